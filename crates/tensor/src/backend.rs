@@ -1,0 +1,214 @@
+//! A device at the grain of a language model: about fifteen fused operations, all enqueueing, none allocating.
+//!
+//! The backend owns activation encodings and the scope of a step. It implements each op by one written reduction
+//! schedule, a function of weight shape and absolute position and never of the number of rows, so that a row's bits
+//! do not depend on its neighbours.
+
+use quant::Stored;
+use sampler::{Row, Sampled};
+use thiserror::Error;
+
+use crate::{Act, ActSet, StepInputs};
+
+/// A device. Ops run inside [`Backend::step`]; an op that fails latches its error, and `step` returns it.
+pub trait Backend: Sized + 'static {
+    /// Arena or resident memory. Pointers to it exist inside kernels only. Clones share the memory.
+    type Buf: Clone;
+    /// One matrix, or fused parts of one (qkv; gate and up), in the backend's own packing.
+    type Weight;
+    /// The paged K and V of one group's layers.
+    type Cache;
+
+    // ---- loading
+
+    /// Packs `parts`, stacked along the output dimension; all have the same number of columns.
+    fn pack(&mut self, parts: &[Stored<'_>], role: Role) -> Result<Self::Weight, LoadError>;
+
+    /// A resident f32 vector: norm gains, biases.
+    fn vector(&mut self, values: &[f32]) -> Result<Self::Buf, LoadError>;
+
+    /// Resident cos and sin tables.
+    fn rope_table(&mut self, table: &RopeTable) -> Result<Self::Buf, LoadError>;
+
+    /// The encodings of activations that `linear` with this weight reads.
+    fn wants(weight: &Self::Weight) -> ActSet;
+
+    /// Bytes that one block of this cache takes over all its layers.
+    fn block_bytes(&self, spec: &CacheSpec) -> u64;
+
+    /// Memory for `spec.blocks` blocks. Contents are undefined: attention selects, it never multiplies by zero.
+    fn new_cache(&mut self, spec: &CacheSpec) -> Result<Self::Cache, DeviceError>;
+
+    // ---- a step
+
+    /// Runs `body`, which enqueues one forward and returns the logits buffer `[R, V]`, over `inputs`.
+    ///
+    /// `body` depends on `key` only: a backend may record it once per key and then replay the record without calling
+    /// it. Under [`StepKey::Plan`] nothing is computed, but the workspace may grow to what the step would take.
+    fn step(
+        &mut self,
+        key: StepKey,
+        inputs: &StepInputs,
+        body: &mut dyn FnMut(&mut Self) -> Self::Buf,
+    ) -> Result<Self::Buf, DeviceError>;
+
+    /// Bytes of arena that the largest step planned so far takes.
+    fn workspace_bytes(&self) -> u64;
+
+    /// Rows of the embedding for the step's tokens, times `scale`: `[T, E]`, the start of the residual stream.
+    fn embed(&mut self, table: &Self::Weight, scale: f32) -> Self::Buf;
+
+    /// RMSNorm of each row of `x`, emitted in every encoding in `emit`.
+    fn norm(&mut self, x: &Self::Buf, spec: &NormSpec<Self>, emit: ActSet) -> Act<Self>;
+
+    /// `a * w^T (+ bias)`: `[rows, N]` f32 or the backend's own wide type.
+    fn linear(&mut self, a: &Act<Self>, w: &Self::Weight, bias: Option<&Self::Buf>) -> Self::Buf;
+
+    /// `onto += a * w^T (+ bias)`.
+    fn linear_add(&mut self, a: &Act<Self>, w: &Self::Weight, bias: Option<&Self::Buf>, onto: &Self::Buf);
+
+    /// `f(a * gate^T) * (a * up^T)` for a weight packed with [`Role::Glu`]: `[rows, N / 2]`.
+    fn linear_glu(&mut self, a: &Act<Self>, w: &Self::Weight, f: Activation, emit: ActSet) -> Act<Self>;
+
+    /// Splits `qkv [T, (Hq + 2 Hkv) * D]`, normalizes and rotates q and k, writes k and v to layer `layer` of `cache`
+    /// through the slot mapping, and returns q `[T, Hq * D]`.
+    fn rope_write(&mut self, qkv: &Self::Buf, spec: &QkvSpec<Self>, cache: &mut Self::Cache, layer: usize)
+    -> Self::Buf;
+
+    /// Causal attention of each token over its own sequence, read through the block table: `[T, Hq * D]`.
+    fn attend(&mut self, q: &Self::Buf, spec: &AttnSpec, cache: &Self::Cache, layer: usize, emit: ActSet) -> Act<Self>;
+
+    /// The rows of `x` that `StepInputs::logit_tokens` names: `[R, E]`.
+    fn gather(&mut self, x: &Self::Buf) -> Self::Buf;
+
+    /// Picks tokens from `logits [R, V]`. Row `i` of `rows` reads the logits row `rows[i].logits`; logits may be
+    /// overwritten. Appends one result per row to `out`.
+    fn sample(&mut self, logits: &Self::Buf, rows: &mut [Row<'_>], out: &mut Sampled) -> Result<(), DeviceError>;
+
+    /// Copies whole blocks `(from, to)` in all layers.
+    fn copy_blocks(&mut self, cache: &mut Self::Cache, pairs: &[(u32, u32)]) -> Result<(), DeviceError>;
+
+    /// Reads f32 values back to the host, for pooling, prompt logprobs and tests.
+    fn read(&mut self, buf: &Self::Buf, out: &mut Vec<f32>) -> Result<(), DeviceError>;
+}
+
+/// What `body` may depend on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum StepKey {
+    /// Sizes the workspace; computes nothing.
+    Plan,
+    /// Any mix of prefill and decode.
+    Eager,
+    /// One token a sequence, padded to this many.
+    Decode { bucket: u32 },
+}
+
+/// What a weight is for; a backend may pack by it, and a parallel one shards by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Sharded along the output.
+    Column,
+    /// Two column parts, gate then up, read together.
+    Glu,
+    /// Sharded along the input.
+    Row,
+    /// Looked up by token.
+    Embed,
+    /// Projects to the vocabulary; may serve as the embedding too.
+    Head,
+}
+
+/// RMSNorm: `x / sqrt(mean(x^2) + eps) * gain`.
+pub struct NormSpec<B: Backend> {
+    pub gain: B::Buf,
+    pub eps: f32,
+    /// Columns of `x`.
+    pub size: usize,
+}
+
+/// How a fused qkv row is split, normalized and rotated.
+pub struct QkvSpec<B: Backend> {
+    pub num_heads: usize,
+    pub num_kv_heads: usize,
+    pub head_dim: usize,
+    /// Per-head RMSNorm of q and of k.
+    pub q_norm: Option<NormSpec<B>>,
+    pub k_norm: Option<NormSpec<B>>,
+    /// From [`Backend::rope_table`]; `rotary_dim` leading dimensions of a head rotate as (i, i + rotary_dim / 2).
+    pub rope: B::Buf,
+    pub rotary_dim: usize,
+}
+
+/// cos and sin by position, host side: `[max_len, rotary_dim / 2]` each, row-major.
+pub struct RopeTable {
+    pub cos: Vec<f32>,
+    pub sin: Vec<f32>,
+    pub rotary_dim: usize,
+}
+
+/// Attention of one layer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AttnSpec {
+    pub num_heads: usize,
+    pub num_kv_heads: usize,
+    pub head_dim: usize,
+    /// Multiplies q k^T.
+    pub scale: f32,
+    /// Tokens visible, itself included; all when `None`.
+    pub window: Option<u32>,
+    /// `cap * tanh(score / cap)`.
+    pub softcap: Option<f32>,
+}
+
+/// The gate of a gated linear unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    Silu,
+    /// The tanh approximation.
+    GeluTanh,
+}
+
+/// One KV group's memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CacheSpec {
+    /// Index into `StepInputs::groups`.
+    pub group: usize,
+    pub layers: usize,
+    pub num_kv_heads: usize,
+    pub head_dim: usize,
+    pub block_size: usize,
+    pub blocks: usize,
+    pub dtype: KvDtype,
+}
+
+/// Element type of the KV cache.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KvDtype {
+    /// The backend's choice.
+    #[default]
+    Auto,
+    F32,
+    Bf16,
+    Fp8,
+    Int8,
+}
+
+/// A weight that this backend cannot take.
+#[derive(Debug, Error)]
+pub enum LoadError {
+    #[error("{0}")]
+    Shape(String),
+    #[error("{0}")]
+    Unsupported(String),
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+}
+
+/// A device failure.
+#[derive(Clone, Debug, Error)]
+#[error("{message}")]
+pub struct DeviceError {
+    pub message: String,
+    /// The device's state is gone; nothing but a restart helps.
+    pub sticky: bool,
+}
