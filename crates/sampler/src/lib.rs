@@ -1,35 +1,21 @@
 //! Picks tokens from logits: processors, sampler, log probabilities. Host math over `f32` slices; a device backend
 //! repeats it and is tested against it.
 
-use contract::{Logprob, SamplingParams, TokenId};
+mod counts;
+mod row;
 
-/// One row to sample.
-pub struct Row<'a> {
-    /// Which row of the logits.
-    pub logits: usize,
-    pub params: &'a SamplingParams,
-    /// Absolute position of the token to be sampled: with `params.seed`, all that the noise depends on.
-    pub position: u32,
-    /// Prompt, then output so far.
-    pub tokens: &'a [TokenId],
-    pub prompt_len: usize,
-    /// Grammar mask, one bit a token; `None` allows all.
-    pub mask: Option<&'a [u32]>,
-}
+pub use counts::{Count, Counts};
+pub use row::{Row, Sampled, SampledRow};
 
-/// Results in the order of the rows; vectors are reused.
-#[derive(Clone, Debug, Default)]
-pub struct Sampled {
-    pub rows: Vec<SampledRow>,
-    pub logprobs: Vec<Logprob>,
-}
+/// Memory that sampling reuses from row to row; one for each thread that samples.
+#[derive(Debug, Default)]
+pub struct Scratch {}
 
-/// One row's result.
-#[derive(Clone, Copy, Debug)]
-pub struct SampledRow {
-    pub token: TokenId,
-    /// False where a logit was NaN or +infinity; `token` then means nothing.
-    pub finite: bool,
-    /// Into `Sampled::logprobs`: the token, then the best ones in order.
-    pub logprobs: contract::Span,
+/// Samples one row: appends its result to `out`. `logits [V]` are `row`'s own and are overwritten. Allocates nothing
+/// once `scratch` and `out` have grown to the vocabulary.
+pub fn sample(logits: &mut [f32], row: &Row<'_>, _scratch: &mut Scratch, out: &mut Sampled) {
+    let best = |best: usize, idx: usize| if logits[idx] > logits[best] { idx } else { best };
+    let token = row.known.unwrap_or((1..logits.len()).fold(0, best) as u32);
+    let logprobs = contract::Span { start: out.logprobs.len() as u32, len: 0 };
+    out.rows.push(SampledRow { token, finite: logits.iter().all(|&logit| logit < f32::INFINITY), logprobs });
 }
