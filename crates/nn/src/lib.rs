@@ -1,1 +1,20 @@
+//! The layers that families are composed of, on any backend.
+//!
+//! A layer loads itself from a checkpoint by its Hugging Face name and runs by calling [`tensor::Backend`]. Which format
+//! the checkpoint stores is between the checkpoint and the backend. Nothing here knows a family or a device.
 
+mod attention;
+mod embedding;
+mod linear;
+mod loader;
+mod mlp;
+mod norm;
+mod rope;
+
+pub use attention::{Attention, AttentionConfig};
+pub use embedding::{Embedding, Head};
+pub use linear::Linear;
+pub use loader::{Loader, NnError};
+pub use mlp::Mlp;
+pub use norm::RmsNorm;
+pub use rope::{Rope, rope_table};

@@ -1,0 +1,71 @@
+//! Self-attention with its projections.
+
+use tensor::{Act, ActSet, AttnSpec, Backend, QkvSpec, Role};
+
+use crate::{Linear, Loader, NnError, RmsNorm, Rope};
+
+/// Grouped-query attention over the paged KV cache.
+pub struct Attention<B: Backend> {
+    qkv: Linear<B>,
+    out: Linear<B>,
+    qkv_spec: QkvSpec<B>,
+    attn_spec: AttnSpec,
+}
+
+/// What a family says of its attention.
+#[derive(Clone, Copy, Debug)]
+pub struct AttentionConfig {
+    pub hidden_size: usize,
+    pub num_heads: usize,
+    pub num_kv_heads: usize,
+    pub head_dim: usize,
+    pub window: Option<u32>,
+    /// Epsilon of the per-head norms of q and k, where the family has them.
+    pub qk_norm_eps: Option<f32>,
+}
+
+impl<B: Backend> Attention<B> {
+    /// Loads `prefix.{q_proj, k_proj, v_proj, o_proj}`, and `q_norm` and `k_norm` where the family has them.
+    pub fn load(
+        loader: &mut Loader<'_, B>,
+        prefix: &str,
+        config: &AttentionConfig,
+        rope: &Rope<B>,
+    ) -> Result<Self, NnError> {
+        let &AttentionConfig { hidden_size, num_heads, num_kv_heads, head_dim, window, qk_norm_eps } = config;
+        let (q_size, kv_size) = (num_heads * head_dim, num_kv_heads * head_dim);
+        let parts = [("q_proj", q_size), ("k_proj", kv_size), ("v_proj", kv_size)];
+        let mut head_norm = |part: &str, loader: &mut Loader<'_, B>| {
+            let load = |eps| RmsNorm::load(loader, &format!("{prefix}.{part}"), head_dim, eps);
+            qk_norm_eps.map(load).transpose().map(|norm| norm.map(RmsNorm::into_spec))
+        };
+        let qkv_spec = QkvSpec {
+            num_heads,
+            num_kv_heads,
+            head_dim,
+            q_norm: head_norm("q_norm", loader)?,
+            k_norm: head_norm("k_norm", loader)?,
+            rope: rope.table.clone(),
+            rotary_dim: rope.rotary_dim,
+        };
+        let scale = 1.0 / (head_dim as f32).sqrt();
+        Ok(Self {
+            qkv: Linear::load(loader, prefix, &parts, hidden_size, Role::Column)?,
+            out: Linear::load(loader, prefix, &[("o_proj", hidden_size)], q_size, Role::Row)?,
+            qkv_spec,
+            attn_spec: AttnSpec { num_heads, num_kv_heads, head_dim, scale, window, softcap: None },
+        })
+    }
+
+    pub fn wants(&self) -> ActSet {
+        self.qkv.wants()
+    }
+
+    /// Adds the attention of `x` over layer `layer` of `cache` to `onto`.
+    pub fn forward_add(&self, b: &mut B, x: &Act<B>, cache: &mut B::Cache, layer: usize, onto: &B::Buf) {
+        let qkv = self.qkv.forward(b, x);
+        let q = b.rope_write(&qkv, &self.qkv_spec, cache, layer);
+        let attended = b.attend(&q, &self.attn_spec, cache, layer, self.out.wants());
+        self.out.forward_add(b, &attended, onto);
+    }
+}

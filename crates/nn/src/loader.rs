@@ -1,0 +1,72 @@
+//! Brings tensors from a checkpoint to a backend, by name.
+
+use quant::Stored;
+use tensor::{Backend, LoadError, Role};
+use thiserror::Error;
+use weights::{Checkpoint, Tensor, WeightsError};
+
+/// A checkpoint on one side, a backend on the other.
+pub struct Loader<'a, B: Backend> {
+    pub checkpoint: &'a Checkpoint,
+    pub backend: &'a mut B,
+}
+
+/// A layer that could not be loaded.
+#[derive(Debug, Error)]
+pub enum NnError {
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+    #[error("{name}: {source}")]
+    Pack { name: String, source: LoadError },
+    #[error("{name} is {rows} x {cols}, but the config asks for {expected_rows} x {expected_cols}")]
+    Shape { name: String, rows: usize, cols: usize, expected_rows: usize, expected_cols: usize },
+}
+
+impl<B: Backend> Loader<'_, B> {
+    pub fn has(&self, name: &str) -> bool {
+        self.checkpoint.has(name)
+    }
+
+    /// Packs `parts`, each (name, rows) with `cols` columns, stacked along the output.
+    pub fn weight(&mut self, parts: &[(String, usize)], cols: usize, role: Role) -> Result<B::Weight, NnError> {
+        let tensors = parts
+            .iter()
+            .map(|(name, rows)| expect_shape(name, self.checkpoint.tensor(name)?, *rows, cols))
+            .collect::<Result<Vec<Tensor<'_>>, NnError>>()?;
+        let stored: Vec<Stored<'_>> = tensors.iter().map(Tensor::stored).collect();
+        self.backend.pack(&stored, role).map_err(|source| NnError::Pack { name: parts[0].0.clone(), source })
+    }
+
+    /// A vector of `len` values, as f32.
+    pub fn vector(&mut self, name: &str, len: usize) -> Result<B::Buf, NnError> {
+        let values = expect_shape(name, self.checkpoint.tensor(name)?, 1, len)?.stored().dequantize();
+        self.backend.vector(&values).map_err(|source| NnError::Pack { name: name.to_owned(), source })
+    }
+
+    /// Vectors stacked to one, as fused layers want their biases; `None` where the checkpoint has no such bias.
+    pub fn biases(&mut self, parts: &[(String, usize)]) -> Result<Option<B::Buf>, NnError> {
+        if !parts.iter().any(|(name, _)| self.has(name)) {
+            return Ok(None);
+        }
+        let mut values = Vec::new();
+        for (name, len) in parts {
+            values.extend(expect_shape(name, self.checkpoint.tensor(name)?, 1, *len)?.stored().dequantize());
+        }
+        let packed = self.backend.vector(&values);
+        packed.map(Some).map_err(|source| NnError::Pack { name: parts[0].0.clone(), source })
+    }
+}
+
+fn expect_shape<'a>(name: &str, tensor: Tensor<'a>, rows: usize, cols: usize) -> Result<Tensor<'a>, NnError> {
+    let stored = tensor.stored();
+    if (stored.rows, stored.cols) == (rows, cols) {
+        return Ok(tensor);
+    }
+    Err(NnError::Shape {
+        name: name.to_owned(),
+        rows: stored.rows,
+        cols: stored.cols,
+        expected_rows: rows,
+        expected_cols: cols,
+    })
+}
