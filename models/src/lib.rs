@@ -28,7 +28,7 @@ pub struct KvGroup {
     pub num_kv_heads: usize,
     pub head_dim: usize,
     /// Tokens visible to every layer of the group; all when `None`.
-    pub window: Option<u32>,
+    pub window: Option<usize>,
 }
 
 /// A checkpoint that is no model of ours.

@@ -19,7 +19,7 @@ pub struct AttentionConfig {
     pub num_heads: usize,
     pub num_kv_heads: usize,
     pub head_dim: usize,
-    pub window: Option<u32>,
+    pub window: Option<usize>,
     /// Epsilon of the per-head norms of q and k, where the family has them.
     pub qk_norm_eps: Option<f32>,
 }
@@ -35,7 +35,7 @@ impl<B: Backend> Attention<B> {
         let &AttentionConfig { hidden_size, num_heads, num_kv_heads, head_dim, window, qk_norm_eps } = config;
         let (q_size, kv_size) = (num_heads * head_dim, num_kv_heads * head_dim);
         let parts = [("q_proj", q_size), ("k_proj", kv_size), ("v_proj", kv_size)];
-        let mut head_norm = |part: &str, loader: &mut Loader<'_, B>| {
+        let head_norm = |loader: &mut Loader<'_, B>, part: &str| {
             let load = |eps| RmsNorm::load(loader, &format!("{prefix}.{part}"), head_dim, eps);
             qk_norm_eps.map(load).transpose().map(|norm| norm.map(RmsNorm::into_spec))
         };
@@ -43,8 +43,8 @@ impl<B: Backend> Attention<B> {
             num_heads,
             num_kv_heads,
             head_dim,
-            q_norm: head_norm("q_norm", loader)?,
-            k_norm: head_norm("k_norm", loader)?,
+            q_norm: head_norm(loader, "q_norm")?,
+            k_norm: head_norm(loader, "k_norm")?,
             rope: rope.table.clone(),
             rotary_dim: rope.rotary_dim,
         };

@@ -36,15 +36,16 @@ pub fn rope_table(config: &RopeConfig, max_len: usize) -> RopeTable {
 fn frequencies(config: &RopeConfig) -> Vec<f64> {
     let exponent = |pair: usize| (2 * pair) as f64 / config.rotary_dim as f64;
     let base = (0..config.rotary_dim / 2).map(|pair| f64::from(config.theta).powf(-exponent(pair)));
-    base.map(|frequency| scaled(frequency, &config.scaling)).collect()
+    base.enumerate().map(|(pair, frequency)| scaled(pair, frequency, &config.scaling)).collect()
 }
 
-fn scaled(frequency: f64, scaling: &RopeScaling) -> f64 {
+fn scaled(pair: usize, frequency: f64, scaling: &RopeScaling) -> f64 {
     match *scaling {
         RopeScaling::None => frequency,
         RopeScaling::Linear { factor } => frequency / f64::from(factor),
+        RopeScaling::Factors(ref factors) => frequency / f64::from(factors[pair]),
         RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position_embeddings } => {
-            let turns = f64::from(original_max_position_embeddings) * frequency / (2.0 * PI);
+            let turns = original_max_position_embeddings as f64 * frequency / (2.0 * PI);
             let (low, high) = (f64::from(low_freq_factor), f64::from(high_freq_factor));
             let keep = ((turns - low) / (high - low)).clamp(0.0, 1.0);
             keep * frequency + (1.0 - keep) * frequency / f64::from(factor)

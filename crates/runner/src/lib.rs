@@ -1,1 +1,11 @@
+//! One device's implementation of the executor seam: rows, flattened inputs, the forward, the sampling.
+//!
+//! [`ModelRunner`] works with any [`tensor::Backend`]; it knows rows and tokens, never requests or text.
 
+mod batch;
+mod memory;
+mod model_runner;
+mod rows;
+
+pub use memory::{MemoryPlan, RunnerOptions};
+pub use model_runner::{ModelRunner, RunnerError};

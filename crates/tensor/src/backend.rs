@@ -33,6 +33,9 @@ pub trait Backend: Sized + 'static {
     /// The encodings of activations that `linear` with this weight reads.
     fn wants(weight: &Self::Weight) -> ActSet;
 
+    /// What is free now, and what packed weights and resident vectors take.
+    fn memory(&self) -> Memory;
+
     /// Bytes that one block of this cache takes over all its layers.
     fn block_bytes(&self, spec: &CacheSpec) -> u64;
 
@@ -90,6 +93,13 @@ pub trait Backend: Sized + 'static {
 
     /// Reads f32 values back to the host, for pooling, prompt logprobs and tests.
     fn read(&mut self, buf: &Self::Buf, out: &mut Vec<f32>) -> Result<(), DeviceError>;
+}
+
+/// Bytes of device memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    pub free: u64,
+    pub resident: u64,
 }
 
 /// What `body` may depend on.
@@ -155,7 +165,7 @@ pub struct AttnSpec {
     /// Multiplies q k^T.
     pub scale: f32,
     /// Tokens visible, itself included; all when `None`.
-    pub window: Option<u32>,
+    pub window: Option<usize>,
     /// `cap * tanh(score / cap)`.
     pub softcap: Option<f32>,
 }

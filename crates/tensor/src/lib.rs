@@ -9,7 +9,7 @@ mod workspace;
 
 pub use act::{Act, ActSet, Encoding};
 pub use backend::{
-    Activation, AttnSpec, Backend, CacheSpec, DeviceError, KvDtype, LoadError, NormSpec, QkvSpec, Role, RopeTable,
+    Activation, AttnSpec, Backend, CacheSpec, DeviceError, KvDtype, LoadError, Memory, NormSpec, QkvSpec, Role, RopeTable,
     StepKey,
 };
 pub use inputs::{GroupInputs, StepInputs};

@@ -1,0 +1,146 @@
+//! How memory is divided: weights, workspace, KV cache. Decided once, before the first request, and printed.
+
+use std::fmt;
+
+use tensor::KvDtype;
+
+use crate::RunnerError;
+
+/// Limits and sizes asked for.
+#[derive(Clone, Debug)]
+pub struct RunnerOptions {
+    pub max_num_seqs: u32,
+    /// Tokens in one step.
+    pub max_num_batched_tokens: u32,
+    /// What the model and the KV cache allow when `None`.
+    pub max_model_len: Option<u32>,
+    /// Tokens in a block.
+    pub block_size: u32,
+    /// Bytes; a part of the free memory when `None`.
+    pub kv_cache_memory: Option<u64>,
+    pub kv_dtype: KvDtype,
+}
+
+impl Default for RunnerOptions {
+    fn default() -> Self {
+        Self {
+            max_num_seqs: 64,
+            max_num_batched_tokens: 512,
+            max_model_len: None,
+            block_size: 16,
+            kv_cache_memory: None,
+            kv_dtype: KvDtype::Auto,
+        }
+    }
+}
+
+/// Where the memory goes. Sizes in bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemoryPlan {
+    pub weights_bytes: u64,
+    pub workspace_bytes: u64,
+    pub kv_bytes: u64,
+    /// Blocks that hold tokens, the null block left out.
+    pub kv_blocks: u32,
+    pub block_bytes: u64,
+    pub block_size: u32,
+    pub max_model_len: u32,
+}
+
+/// The KV cache takes this part of the free memory, and no more than this, unless told otherwise: a small model's
+/// server stays small, and 256 MiB of a 135M model's KV are 11,000 tokens.
+const DEFAULT_KV_PART: u64 = 4;
+const DEFAULT_KV_MAX: u64 = 256 << 20;
+
+impl MemoryPlan {
+    /// Divides what is free. `wanted_len` is the longest sequence that the model, or the user, asks for.
+    ///
+    /// # Errors
+    /// If not even one sequence of `max_model_len` (or of a block, where it was left open) fits.
+    pub(crate) fn divide(
+        options: &RunnerOptions,
+        wanted_len: u32,
+        block_bytes: u64,
+        (weights_bytes, workspace_bytes, free_bytes): (u64, u64, u64),
+    ) -> Result<Self, RunnerError> {
+        let kv_bytes = options.kv_cache_memory.unwrap_or_else(|| default_kv_bytes(free_bytes, block_bytes));
+        if kv_bytes > free_bytes {
+            return Err(RunnerError::OutOfMemory { asked: kv_bytes, free: free_bytes });
+        }
+        let blocks = u32::try_from(kv_bytes / block_bytes).unwrap_or(u32::MAX).saturating_sub(1);
+        let tokens = blocks.saturating_mul(options.block_size);
+        let needed = options.max_model_len.unwrap_or(options.block_size);
+        if tokens < needed {
+            let needed_bytes = (u64::from(needed.div_ceil(options.block_size)) + 1) * block_bytes;
+            return Err(RunnerError::KvTooSmall { kv_bytes, tokens, needed, needed_bytes });
+        }
+        Ok(Self {
+            weights_bytes,
+            workspace_bytes,
+            kv_bytes: (u64::from(blocks) + 1) * block_bytes,
+            kv_blocks: blocks,
+            block_bytes,
+            block_size: options.block_size,
+            max_model_len: wanted_len.min(tokens),
+        })
+    }
+
+    /// Tokens that the KV cache holds.
+    pub fn kv_tokens(&self) -> u64 {
+        u64::from(self.kv_blocks) * u64::from(self.block_size)
+    }
+}
+
+fn default_kv_bytes(free_bytes: u64, block_bytes: u64) -> u64 {
+    (free_bytes / DEFAULT_KV_PART).min(DEFAULT_KV_MAX.max(64 * block_bytes))
+}
+
+impl fmt::Display for MemoryPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mib = |bytes: u64| format!("{:8.1} MiB", bytes as f64 / 1_048_576.0);
+        let tokens = self.kv_tokens();
+        writeln!(f, "weights  {}", mib(self.weights_bytes))?;
+        writeln!(f, "workspace{}", mib(self.workspace_bytes))?;
+        writeln!(
+            f,
+            "KV cache {}   {} blocks of {} = {tokens} tokens, {:.1} sequences of {}",
+            mib(self.kv_bytes),
+            self.kv_blocks,
+            self.block_size,
+            tokens as f64 / f64::from(self.max_model_len),
+            self.max_model_len
+        )?;
+        write!(f, "total    {}", mib(self.weights_bytes + self.workspace_bytes + self.kv_bytes))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn divide(options: RunnerOptions, free: u64) -> Result<MemoryPlan, RunnerError> {
+        MemoryPlan::divide(&options, 8192, 1 << 20, (0, 0, free))
+    }
+
+    #[test]
+    fn the_default_is_a_part_of_the_free_memory_up_to_a_limit() {
+        for (free, blocks) in [(64 << 20, 15), (1 << 30, 255), (1 << 40, 255)] {
+            assert_eq!(divide(RunnerOptions::default(), free).unwrap().kv_blocks, blocks, "{free} bytes free");
+        }
+    }
+
+    #[test]
+    fn the_longest_sequence_fits_the_cache() {
+        let plan = divide(RunnerOptions { kv_cache_memory: Some(5 << 20), ..RunnerOptions::default() }, 1 << 30).unwrap();
+        assert_eq!((plan.max_model_len, plan.kv_tokens()), (64, 64));
+    }
+
+    #[test]
+    fn a_cache_that_holds_too_little_says_what_would_do() {
+        let options = RunnerOptions { kv_cache_memory: Some(5 << 20), max_model_len: Some(65), ..RunnerOptions::default() };
+        let message = divide(options, 1 << 30).unwrap_err().to_string();
+        assert!(message.contains("64 tokens") && message.contains("6291456"), "{message}");
+        let options = RunnerOptions { kv_cache_memory: Some(2 << 30), ..RunnerOptions::default() };
+        assert!(divide(options, 1 << 30).unwrap_err().to_string().contains("free"));
+    }
+}

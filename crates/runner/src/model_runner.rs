@@ -1,0 +1,305 @@
+//! A model on a device, as an [`Executor`]: runs each step at once, one in flight.
+
+use std::time::Instant;
+
+use contract::{
+    Control, Executor, ExecutorError, Group, Kind, KvCapacity, Masks, ModelRunnerOutput, Outcome, Pool, PoolId, RowId,
+    RowOut, SchedulerOutput, Span,
+};
+use models::{CausalLm, KvGroup, ModelError};
+use sampler::{Row as SampleRow, Sampled};
+use tensor::{Backend, CacheSpec, DeviceError, StepInputs, StepKey};
+use thiserror::Error;
+use weights::Checkpoint;
+
+use crate::batch::{InputBatch, Wanted};
+use crate::memory::{MemoryPlan, RunnerOptions};
+use crate::rows::Rows;
+
+/// One device's implementation of the seam.
+pub struct ModelRunner<B: Backend> {
+    backend: B,
+    model: Box<dyn CausalLm<B>>,
+    caches: Vec<B::Cache>,
+    capacity: KvCapacity,
+    plan: MemoryPlan,
+    rows: Rows,
+    batch: InputBatch,
+    /// The forward that waits for its sampling.
+    logits: Option<B::Buf>,
+    sampled: Sampled,
+    /// Empty between steps; kept for its memory.
+    sample_rows: Vec<SampleRow<'static>>,
+    output: ModelRunnerOutput,
+    started: Instant,
+}
+
+/// Why a model cannot be run here.
+#[derive(Debug, Error)]
+pub enum RunnerError {
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    #[error("--max-model-len {asked} is more than the {limit} tokens that the model was made for")]
+    TooLong { asked: u32, limit: u32 },
+    #[error("the KV cache was to take {asked} bytes, but only {free} are free; give less with --kv-cache-memory")]
+    OutOfMemory { asked: u64, free: u64 },
+    #[error(
+        "a KV cache of {kv_bytes} bytes holds {tokens} tokens, and one sequence may need {needed}: give at least \
+         --kv-cache-memory {needed_bytes}, or a smaller --max-model-len"
+    )]
+    KvTooSmall { kv_bytes: u64, tokens: u32, needed: u32, needed_bytes: u64 },
+}
+
+impl<B: Backend> ModelRunner<B> {
+    /// Loads the model, plans the memory and allocates it.
+    pub fn new(mut backend: B, checkpoint: &Checkpoint, options: RunnerOptions) -> Result<Self, RunnerError> {
+        let wanted_len = wanted_len(checkpoint, &options)?;
+        let model = models::load(checkpoint, &mut backend, wanted_len as usize)?;
+        let specs = cache_specs(model.kv_groups(), &options);
+        let block_bytes = specs.iter().map(|spec| backend.block_bytes(spec)).sum();
+        // Planning runs the forward without computing: caches of one block are enough.
+        let mut caches = new_caches(&mut backend, &specs, 1)?;
+        plan_workspace(&mut backend, model.as_ref(), &mut caches, &options)?;
+        let memory = backend.memory();
+        let sizes = (memory.resident, backend.workspace_bytes(), memory.free);
+        let plan = MemoryPlan::divide(&options, wanted_len, block_bytes, sizes)?;
+        let caches = new_caches(&mut backend, &specs, plan.kv_blocks as usize + 1)?;
+        let capacity = capacity(&specs, &plan, &options, &backend);
+        Ok(Self {
+            rows: Rows::new(capacity.max_rows, specs.len(), plan.max_model_len),
+            batch: batch(&options, specs.len(), plan.max_model_len),
+            sampled: Sampled::default(),
+            sample_rows: Vec::with_capacity(capacity.max_logit_rows as usize),
+            output: ModelRunnerOutput::default(),
+            logits: None,
+            started: Instant::now(),
+            backend,
+            model,
+            caches,
+            capacity,
+            plan,
+        })
+    }
+
+    /// Where the memory goes.
+    pub fn plan(&self) -> &MemoryPlan {
+        &self.plan
+    }
+
+    /// Brings the rows up to the plan.
+    fn apply(&mut self, plan: &SchedulerOutput) -> Result<(), ExecutorError> {
+        plan.drop.iter().for_each(|&row| self.rows.drop_row(row));
+        plan.add.iter().for_each(|add| self.rows.add(add, plan));
+        for copy in &plan.copies {
+            let cache = &mut self.caches[copy.group.idx()];
+            self.backend.copy_blocks(cache, &[(copy.from.0, copy.to.0)]).map_err(executor_error)?;
+            self.output.copies_done.push(copy.id);
+        }
+        for work in &plan.work {
+            self.rows.extend_tables(work.row, work.new_blocks, plan);
+            self.rows.push_forced(work.row, work.forced.of(&plan.tokens));
+        }
+        Ok(())
+    }
+
+    fn forward(&mut self) -> Result<B::Buf, DeviceError> {
+        let (model, caches) = (&self.model, &mut self.caches);
+        self.backend.step(StepKey::Eager, &self.batch.inputs, &mut |b| model.forward(b, caches))
+    }
+
+    /// Turns the sampler's rows, in the order of `wanted`, into the step's result.
+    fn record(&mut self) {
+        let mut results = self.sampled.rows.iter();
+        for wanted in &self.batch.wanted {
+            let count = wanted.num_known + usize::from(wanted.sample.is_some());
+            let rows = &results.as_slice()[..count];
+            results.nth(count - 1).expect("the sampler answers every row");
+            let finite = rows.iter().all(|row| row.finite);
+            let start = rows[0].logprobs.start;
+            let end = rows[count - 1].logprobs.start + rows[count - 1].logprobs.len;
+            let token = wanted.sample.is_some().then(|| rows[count - 1].token).filter(|_| finite);
+            if let Some(token) = token {
+                self.rows.push_output(wanted.row, token);
+            }
+            self.output.rows.push(RowOut {
+                row: wanted.row,
+                outcome: if finite { Outcome::Ok } else { Outcome::NonFinite },
+                tokens: Span::push(&mut self.output.tokens, token),
+                drafts: Span::default(),
+                logprobs: Span { start, len: end - start },
+                pooled: Span::default(),
+            });
+        }
+        self.output.logprobs.extend_from_slice(&self.sampled.logprobs);
+    }
+}
+
+impl<B: Backend> Executor for ModelRunner<B> {
+    fn capacity(&self) -> &KvCapacity {
+        &self.capacity
+    }
+
+    fn submit(&mut self, plan: &SchedulerOutput) -> Result<(), ExecutorError> {
+        self.started = Instant::now();
+        self.rows.check(plan).map_err(ExecutorError::Refused)?;
+        self.output.clear();
+        (self.output.epoch, self.output.step) = (plan.epoch, plan.step);
+        self.apply(plan)?;
+        self.batch.fill(plan, &self.rows).map_err(ExecutorError::Refused)?;
+        self.logits = match plan.work.is_empty() {
+            true => None,
+            false => Some(self.forward().map_err(executor_error)?),
+        };
+        Ok(())
+    }
+
+    fn sample(&mut self, masks: &Masks) -> Result<(), ExecutorError> {
+        if let Some(logits) = self.logits.take() {
+            self.sampled.clear();
+            let mut sample_rows = std::mem::take(&mut self.sample_rows);
+            for wanted in &self.batch.wanted {
+                push_sample_rows(&mut sample_rows, wanted, &self.rows, masks);
+            }
+            let done = self.backend.sample(&logits, &mut sample_rows, &mut self.sampled);
+            self.sample_rows = recycle(sample_rows);
+            done.map_err(executor_error)?;
+            self.record();
+        }
+        self.output.elapsed_us = u32::try_from(self.started.elapsed().as_micros()).unwrap_or(u32::MAX);
+        Ok(())
+    }
+
+    fn wait(&mut self, out: &mut ModelRunnerOutput) -> Result<(), ExecutorError> {
+        std::mem::swap(out, &mut self.output);
+        Ok(())
+    }
+
+    fn control(&mut self, control: &Control) -> Result<(), ExecutorError> {
+        match control {
+            Control::Restart { .. } => {
+                self.rows.clear();
+                self.logits = None;
+                Ok(())
+            }
+            Control::LoadAdapter { .. } | Control::UnloadAdapter { .. } | Control::Sleep => {
+                Err(ExecutorError::Refused("this executor has no adapters and does not sleep".to_owned()))
+            }
+        }
+    }
+}
+
+fn push_sample_rows<'a>(out: &mut Vec<SampleRow<'a>>, wanted: &Wanted, rows: &'a Rows, masks: &'a Masks) {
+    let row = rows.get(wanted.row);
+    let params = row.sampling.as_deref().expect("a row that ran has sampling parameters");
+    let sample_row = |logits: usize, position: u32| SampleRow {
+        logits,
+        params,
+        position,
+        tokens: &row.tokens,
+        prompt_len: row.prompt_len,
+        counts: sampler::has_penalties(params).then_some(&row.counts),
+        mask: None,
+        known: None,
+    };
+    for idx in 0..wanted.num_known {
+        let known = Some(row.tokens[wanted.first_known + idx]);
+        out.push(SampleRow { known, ..sample_row(wanted.first_logits + idx, (wanted.first_known + idx) as u32) });
+    }
+    if let Some(position) = wanted.sample {
+        let mask = mask_of(masks, wanted.row);
+        out.push(SampleRow { mask, ..sample_row(wanted.first_logits + wanted.num_known, position) });
+    }
+}
+
+fn mask_of(masks: &Masks, row: RowId) -> Option<&[u32]> {
+    let idx = masks.rows.iter().position(|&masked| masked == row)?;
+    let words = masks.words_per_row as usize;
+    Some(&masks.bits[idx * words..(idx + 1) * words])
+}
+
+/// The memory of a vector of borrowed rows, for the next step. (Collecting an emptied vector keeps its allocation.)
+fn recycle(mut rows: Vec<SampleRow<'_>>) -> Vec<SampleRow<'static>> {
+    rows.clear();
+    rows.into_iter().map(|_| unreachable!("the rows were cleared")).collect()
+}
+
+fn executor_error(error: DeviceError) -> ExecutorError {
+    if error.sticky { ExecutorError::Lost(error.message) } else { ExecutorError::Refused(error.message) }
+}
+
+fn wanted_len(checkpoint: &Checkpoint, options: &RunnerOptions) -> Result<u32, RunnerError> {
+    let limit = u32::try_from(checkpoint.config().max_position_embeddings).unwrap_or(u32::MAX);
+    match options.max_model_len {
+        Some(asked) if asked > limit => Err(RunnerError::TooLong { asked, limit }),
+        asked => Ok(asked.unwrap_or(limit)),
+    }
+}
+
+fn cache_specs(groups: &[KvGroup], options: &RunnerOptions) -> Vec<CacheSpec> {
+    let spec = |(group, layout): (usize, &KvGroup)| CacheSpec {
+        group,
+        layers: layout.layers,
+        num_kv_heads: layout.num_kv_heads,
+        head_dim: layout.head_dim,
+        block_size: options.block_size as usize,
+        blocks: 0,
+        dtype: options.kv_dtype,
+    };
+    groups.iter().enumerate().map(spec).collect()
+}
+
+fn new_caches<B: Backend>(backend: &mut B, specs: &[CacheSpec], blocks: usize) -> Result<Vec<B::Cache>, DeviceError> {
+    specs.iter().map(|spec| backend.new_cache(&CacheSpec { blocks, ..spec.clone() })).collect()
+}
+
+/// Runs the largest step without computing it, so that the workspace knows its size.
+fn plan_workspace<B: Backend>(
+    backend: &mut B,
+    model: &dyn CausalLm<B>,
+    caches: &mut [B::Cache],
+    options: &RunnerOptions,
+) -> Result<(), DeviceError> {
+    let tokens = options.max_num_batched_tokens as usize;
+    let logit_rows = max_logit_rows(options) as usize;
+    let mut inputs = StepInputs {
+        token_ids: vec![0; tokens],
+        positions: vec![0; tokens],
+        rows: vec![0],
+        cu_seqlens_q: vec![0, tokens as u32],
+        seq_lens: vec![tokens as u32],
+        logit_tokens: vec![0; logit_rows],
+        groups: Vec::new(),
+    };
+    inputs.groups.resize_with(caches.len(), Default::default);
+    backend.step(StepKey::Plan, &inputs, &mut |b| model.forward(b, caches)).map(drop)
+}
+
+/// A step samples at most one token a row, and judges prompt tokens within the same bound.
+fn max_logit_rows(options: &RunnerOptions) -> u32 {
+    options.max_num_seqs.min(options.max_num_batched_tokens)
+}
+
+fn batch(options: &RunnerOptions, num_groups: usize, max_model_len: u32) -> InputBatch {
+    let block_sizes = vec![options.block_size; num_groups];
+    let (tokens, seqs) = (options.max_num_batched_tokens as usize, options.max_num_seqs as usize);
+    InputBatch::new(&block_sizes, tokens, seqs, max_model_len)
+}
+
+/// Every group has a pool of its own, and all have the same number of blocks. A windowed group keeps its whole past: the
+/// attention masks what left the window, and a prefix stays shareable at any length.
+fn capacity<B: Backend>(specs: &[CacheSpec], plan: &MemoryPlan, options: &RunnerOptions, backend: &B) -> KvCapacity {
+    let pool = |spec| Pool { blocks: plan.kv_blocks + 1, host_blocks: 0, block_bytes: backend.block_bytes(spec) };
+    let group = |idx| Group { pool: PoolId(idx as u32), block_size: options.block_size, kind: Kind::Full };
+    KvCapacity {
+        pools: specs.iter().map(pool).collect(),
+        groups: (0..specs.len()).map(group).collect(),
+        max_rows: options.max_num_seqs,
+        max_tokens: options.max_num_batched_tokens,
+        max_logit_rows: max_logit_rows(options),
+        max_drafts: 0,
+        max_model_len: plan.max_model_len,
+        depth: 1,
+    }
+}
