@@ -5,7 +5,7 @@ mod sentence;
 
 use tokenizers::models::bpe::{BPE, Vocab};
 use tokenizers::processors::template::TemplateProcessing;
-use tokenizers::{AddedToken, Model, Tokenizer};
+use tokenizers::{AddedToken, Tokenizer};
 
 use crate::TextError;
 
@@ -75,7 +75,7 @@ pub(crate) fn build(vocab: GgufVocab) -> Result<Tokenizer, TextError> {
     add_tokens(&mut tokenizer, &vocab)?;
     let bos = vocab.bos.filter(|_| vocab.add_bos.unwrap_or(adds_bos));
     let eos = vocab.eos.filter(|_| vocab.add_eos.unwrap_or(false));
-    surround(&mut tokenizer, &vocab, bos, eos)?;
+    surround(&mut tokenizer, bos, eos)?;
     Ok(tokenizer)
 }
 
@@ -113,7 +113,7 @@ fn add_tokens(tokenizer: &mut Tokenizer, vocab: &GgufVocab) -> Result<(), TextEr
     Ok(())
 }
 
-fn surround(tokenizer: &mut Tokenizer, vocab: &GgufVocab, bos: Option<u32>, eos: Option<u32>) -> Result<(), TextError> {
+fn surround(tokenizer: &mut Tokenizer, bos: Option<u32>, eos: Option<u32>) -> Result<(), TextError> {
     if bos.is_none() && eos.is_none() {
         return Ok(());
     }
@@ -126,11 +126,6 @@ fn surround(tokenizer: &mut Tokenizer, vocab: &GgufVocab, bos: Option<u32>, eos:
         .special_tokens(tokens.collect::<Vec<_>>())
         .build()
         .map_err(gguf)?;
-    debug_assert!(
-        bos.iter()
-            .chain(&eos)
-            .all(|&id| vocab.text(id).is_some_and(|_| tokenizer.get_model().get_vocab_size() > id as usize))
-    );
     tokenizer.with_post_processor(Some(processor));
     Ok(())
 }
