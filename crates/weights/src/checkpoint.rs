@@ -1,0 +1,108 @@
+//! An open checkpoint: its config, its tensors under one set of names, its text side.
+
+use std::borrow::Cow;
+use std::path::{Path, PathBuf};
+
+use quant::{Format, Stored};
+
+use crate::error::InFile;
+use crate::gguf::Gguf;
+use crate::hf::HfFolder;
+use crate::{ModelConfig, Problem, TextSource, WeightsError};
+
+/// A `.gguf` file, a `.safetensors` file beside its `config.json`, or a folder as the hub lays it out.
+///
+/// Tensor names are those of Hugging Face (`model.layers.0.self_attn.q_proj.weight`) for every source, and so is the
+/// order of rows.
+pub struct Checkpoint {
+    path: PathBuf,
+    source: Source,
+    config: ModelConfig,
+}
+
+enum Source {
+    Gguf(Gguf),
+    Hf(HfFolder),
+}
+
+/// A matrix `[rows, cols]`; a vector has one row, and the leading dimensions of an expert stack are folded into rows.
+#[derive(Clone, Debug)]
+pub struct Tensor<'a> {
+    pub rows: usize,
+    pub cols: usize,
+    pub format: Format,
+    /// Borrowed from the file, unless its rows had to be put in order.
+    pub bytes: Cow<'a, [u8]>,
+}
+
+impl Tensor<'_> {
+    pub fn stored(&self) -> Stored<'_> {
+        Stored::new(self.rows, self.cols, self.format, &self.bytes).expect("the reader checked the tensor's length")
+    }
+}
+
+impl Checkpoint {
+    /// Maps the files and reads their headers; no tensor is touched.
+    pub fn open(path: &Path) -> Result<Self, WeightsError> {
+        let metadata = std::fs::metadata(path).in_file(path)?;
+        let extension = path.extension().and_then(|extension| extension.to_str());
+        let source = match extension {
+            _ if metadata.is_dir() => Source::Hf(HfFolder::open(path)?),
+            Some("gguf") => Source::Gguf(Gguf::open(path)?),
+            Some("safetensors") => Source::Hf(HfFolder::open_file(path)?),
+            _ => {
+                let sentence = "is neither a .gguf file, a .safetensors file nor a folder with a config.json";
+                return Err(Problem::malformed(sentence).at(path));
+            }
+        };
+        let config = match &source {
+            Source::Gguf(gguf) => gguf.config().in_file(path)?,
+            Source::Hf(folder) => folder.config()?,
+        };
+        Ok(Self { path: path.to_owned(), source, config })
+    }
+
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// Whether there is a tensor of this Hugging Face name.
+    pub fn has(&self, name: &str) -> bool {
+        match &self.source {
+            Source::Gguf(gguf) => gguf.has(name),
+            Source::Hf(folder) => folder.has(name),
+        }
+    }
+
+    /// The tensor of this Hugging Face name.
+    pub fn tensor(&self, name: &str) -> Result<Tensor<'_>, WeightsError> {
+        match &self.source {
+            Source::Gguf(gguf) => gguf.tensor(name, &self.config).in_file(&self.path),
+            Source::Hf(folder) => folder.tensor(name),
+        }
+    }
+
+    /// Reads what the tokenizer and the chat template are made of.
+    pub fn text_source(&self) -> Result<TextSource, WeightsError> {
+        match &self.source {
+            Source::Gguf(gguf) => gguf.text_source().in_file(&self.path),
+            Source::Hf(folder) => folder.text_source(),
+        }
+    }
+
+    /// Bytes of all tensors in the file.
+    pub fn total_bytes(&self) -> u64 {
+        match &self.source {
+            Source::Gguf(gguf) => gguf.total_bytes(),
+            Source::Hf(folder) => folder.total_bytes(),
+        }
+    }
+
+    /// Gives the file's resident pages back, once the weights are packed. Tensors stay readable.
+    pub fn release(&self) {
+        match &self.source {
+            Source::Gguf(gguf) => gguf.release(),
+            Source::Hf(folder) => folder.release(),
+        }
+    }
+}

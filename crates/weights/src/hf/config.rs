@@ -1,0 +1,250 @@
+//! `config.json` of both generations to [`ModelConfig`]: transformers 4 wrote `rope_theta`, `rope_scaling` and
+//! `torch_dtype`, transformers 5 writes `rope_parameters` and `dtype`.
+
+use std::path::Path;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::json;
+use crate::error::InFile;
+use crate::{ModelConfig, Problem, RopeConfig, RopeScaling, WeightsError};
+
+/// The settings as written. Absent and null are the same.
+#[derive(Debug, Deserialize)]
+struct Written {
+    model_type: Option<String>,
+    hidden_size: Option<usize>,
+    num_hidden_layers: Option<usize>,
+    num_attention_heads: Option<usize>,
+    num_key_value_heads: Option<usize>,
+    head_dim: Option<usize>,
+    intermediate_size: Option<usize>,
+    vocab_size: Option<usize>,
+    max_position_embeddings: Option<usize>,
+    rms_norm_eps: Option<f32>,
+    hidden_act: Option<String>,
+    rope_parameters: Option<Rope>,
+    rope_scaling: Option<Rope>,
+    rope_theta: Option<f32>,
+    partial_rotary_factor: Option<f32>,
+    tie_word_embeddings: Option<bool>,
+    attention_bias: Option<bool>,
+    mlp_bias: Option<bool>,
+    sliding_window: Option<usize>,
+    use_sliding_window: Option<bool>,
+    bos_token_id: Option<u32>,
+    eos_token_id: Option<OneOrMore>,
+    quantization_config: Option<Value>,
+}
+
+/// `rope_parameters`, or `rope_scaling`, which had no theta.
+#[derive(Clone, Debug, Default, Deserialize)]
+struct Rope {
+    rope_theta: Option<f32>,
+    #[serde(alias = "type")]
+    rope_type: Option<String>,
+    partial_rotary_factor: Option<f32>,
+    factor: Option<f32>,
+    low_freq_factor: Option<f32>,
+    high_freq_factor: Option<f32>,
+    original_max_position_embeddings: Option<usize>,
+}
+
+/// An end token, or several.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+enum OneOrMore {
+    One(u32),
+    More(Vec<u32>),
+}
+
+/// `generation_config.json`, as far as it matters.
+#[derive(Debug, Default, Deserialize)]
+struct Generation {
+    eos_token_id: Option<OneOrMore>,
+}
+
+pub(super) fn read(folder: &Path) -> Result<ModelConfig, WeightsError> {
+    let path = folder.join("config.json");
+    let generation: Option<Generation> = json::parse_optional(&folder.join("generation_config.json"))?;
+    let written: Written = json::parse(&path)?;
+    written.into_config(generation.unwrap_or_default()).in_file(&path)
+}
+
+impl Written {
+    fn into_config(self, generation: Generation) -> Result<ModelConfig, Problem> {
+        if let Some(quantization) = &self.quantization_config {
+            let method = quantization["quant_method"].as_str().unwrap_or("an unnamed method");
+            return Err(Problem::Unsupported(format!("the model is quantized by {method}, which cannot be read yet")));
+        }
+        let hidden_size = required(self.hidden_size, "hidden_size")?;
+        let num_heads = required(self.num_attention_heads, "num_attention_heads")?;
+        let head_dim = match self.head_dim {
+            Some(head_dim) => head_dim,
+            None => crate::config::head_dim(hidden_size, num_heads)?,
+        };
+        let config = ModelConfig {
+            rope: self.rope(head_dim)?,
+            sliding_window: self.sliding_window.filter(|_| self.use_sliding_window != Some(false)),
+            eos_token_ids: end_tokens([generation.eos_token_id, self.eos_token_id]),
+            architecture: required(self.model_type, "model_type")?,
+            hidden_size,
+            num_layers: required(self.num_hidden_layers, "num_hidden_layers")?,
+            num_heads,
+            num_kv_heads: self.num_key_value_heads.unwrap_or(num_heads),
+            head_dim,
+            intermediate_size: required(self.intermediate_size, "intermediate_size")?,
+            vocab_size: required(self.vocab_size, "vocab_size")?,
+            max_position_embeddings: required(self.max_position_embeddings, "max_position_embeddings")?,
+            rms_norm_eps: required(self.rms_norm_eps, "rms_norm_eps")?,
+            hidden_act: self.hidden_act.unwrap_or_else(|| "silu".to_owned()),
+            tie_word_embeddings: self.tie_word_embeddings.unwrap_or(false),
+            attention_bias: self.attention_bias.unwrap_or(false),
+            mlp_bias: self.mlp_bias.unwrap_or(false),
+            bos_token_id: self.bos_token_id,
+        };
+        config.check()?;
+        Ok(config)
+    }
+
+    fn rope(&self, head_dim: usize) -> Result<RopeConfig, Problem> {
+        let rope = self.rope_parameters.clone().or(self.rope_scaling.clone()).unwrap_or_default();
+        let fraction = rope.partial_rotary_factor.or(self.partial_rotary_factor).unwrap_or(1.0);
+        Ok(RopeConfig {
+            theta: rope.rope_theta.or(self.rope_theta).unwrap_or(10_000.0),
+            rotary_dim: (head_dim as f32 * fraction) as usize,
+            scaling: rope.scaling()?,
+        })
+    }
+}
+
+impl Rope {
+    fn scaling(&self) -> Result<RopeScaling, Problem> {
+        match self.rope_type.as_deref() {
+            None | Some("default") => Ok(RopeScaling::None),
+            Some("linear") => Ok(RopeScaling::Linear { factor: required(self.factor, "rope's factor")? }),
+            Some("llama3") => Ok(RopeScaling::Llama3 {
+                factor: required(self.factor, "rope's factor")?,
+                low_freq_factor: required(self.low_freq_factor, "rope's low_freq_factor")?,
+                high_freq_factor: required(self.high_freq_factor, "rope's high_freq_factor")?,
+                original_max_position_embeddings: required(
+                    self.original_max_position_embeddings,
+                    "rope's original_max_position_embeddings",
+                )?,
+            }),
+            Some(other) => {
+                Err(Problem::Unsupported(format!("its rope type is {other}; default, linear and llama3 can be run")))
+            }
+        }
+    }
+}
+
+fn required<T>(setting: Option<T>, name: &str) -> Result<T, Problem> {
+    setting.ok_or_else(|| Problem::Config(format!("{name} is missing")))
+}
+
+/// All of them, each once, in order.
+fn end_tokens(sources: [Option<OneOrMore>; 2]) -> Vec<u32> {
+    let mut tokens = Vec::new();
+    for source in sources.into_iter().flatten() {
+        let listed = match source {
+            OneOrMore::One(token) => vec![token],
+            OneOrMore::More(tokens) => tokens,
+        };
+        for token in listed {
+            if !tokens.contains(&token) {
+                tokens.push(token);
+            }
+        }
+    }
+    tokens
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    /// A whole config, with `changes` over it; null takes a setting away.
+    fn config(changes: Value) -> Result<ModelConfig, Problem> {
+        let mut config = json!({
+            "model_type": "llama", "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+            "num_key_value_heads": 2, "intermediate_size": 128, "vocab_size": 512, "max_position_embeddings": 512,
+            "rms_norm_eps": 1e-6, "eos_token_id": 2,
+        });
+        for (key, value) in changes.as_object().expect("changes are an object") {
+            config[key] = value.clone();
+        }
+        let written: Written = serde_json::from_value(config).expect("the types are right");
+        written.into_config(Generation::default())
+    }
+
+    #[test]
+    fn what_is_left_out_is_derived() {
+        let config = config(json!({ "num_key_value_heads": null })).expect("a whole config");
+        assert_eq!((config.head_dim, config.num_kv_heads, config.rope.rotary_dim), (16, 4, 16));
+        assert_eq!((config.rope.theta, config.rope.scaling), (10_000.0, RopeScaling::None));
+        assert!(!config.tie_word_embeddings && config.sliding_window.is_none() && config.eos_token_ids == [2]);
+    }
+
+    #[test]
+    fn both_generations_of_rope_mean_the_same() {
+        let scaling = json!({ "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 64 });
+        let (mut new, mut old, mut oldest) = (scaling.clone(), scaling.clone(), scaling);
+        (new["rope_type"], new["rope_theta"]) = (json!("llama3"), json!(500_000.0));
+        (old["rope_type"], oldest["type"]) = (json!("llama3"), json!("llama3"));
+        let new = config(json!({ "rope_parameters": new })).expect("transformers 5").rope;
+        for old in [old, oldest] {
+            let old = config(json!({ "rope_scaling": old, "rope_theta": 500_000.0 })).expect("transformers 4").rope;
+            assert_eq!(old, new);
+        }
+        assert!(matches!(new.scaling, RopeScaling::Llama3 { original_max_position_embeddings: 64, .. }));
+    }
+
+    #[test]
+    fn end_tokens_are_gathered_once() {
+        let list = OneOrMore::More(vec![5, 2, 5]);
+        assert_eq!(end_tokens([Some(list), Some(OneOrMore::One(2))]), [5, 2]);
+        assert_eq!(config(json!({ "eos_token_id": [7, 8] })).expect("a list").eos_token_ids, [7, 8]);
+        assert!(config(json!({ "eos_token_id": null })).expect("none").eos_token_ids.is_empty());
+    }
+
+    #[test]
+    fn a_window_that_is_off_is_none() {
+        for (off, window) in [(json!(null), Some(16)), (json!(true), Some(16)), (json!(false), None)] {
+            let config = config(json!({ "sliding_window": 16, "use_sliding_window": off })).expect("a whole config");
+            assert_eq!(config.sliding_window, window);
+        }
+    }
+
+    #[test]
+    fn settings_that_cannot_be_are_refused() {
+        for (changes, message) in [
+            (json!({ "model_type": null }), "model_type is missing"),
+            (json!({ "hidden_size": null }), "hidden_size is missing"),
+            (json!({ "num_attention_heads": 0 }), "does not divide into 0 attention heads"),
+            (json!({ "num_attention_heads": 0, "head_dim": 16 }), "the number of attention heads is 0"),
+            (json!({ "num_attention_heads": 5 }), "a hidden size of 64 does not divide into 5 attention heads"),
+            (json!({ "num_key_value_heads": 0 }), "the number of key-value heads is 0"),
+            (json!({ "num_key_value_heads": 3 }), "4 attention heads cannot share 3 key-value heads evenly"),
+            (json!({ "num_hidden_layers": 1_000_000 }), "the number of layers is 1000000, but it must be 1 to 4096"),
+            (json!({ "vocab_size": u64::MAX }), "the vocabulary size is 18446744073709551615"),
+            (json!({ "head_dim": 15 }), "rope turns 15 dimensions"),
+            (json!({ "rms_norm_eps": 0.0 }), "the norm's epsilon is 0"),
+            (json!({ "sliding_window": 0 }), "the sliding window is 0"),
+            (json!({ "rope_theta": -1.0 }), "rope's theta is -1"),
+            (json!({ "rope_theta": 1e60 }), "rope's theta is inf"),
+            (json!({ "partial_rotary_factor": 2.0 }), "rope turns 32 dimensions"),
+            (json!({ "rope_scaling": { "type": "yarn", "factor": 4.0 } }), "its rope type is yarn"),
+            (json!({ "rope_scaling": { "type": "linear" } }), "rope's factor is missing"),
+            (json!({ "rope_scaling": { "type": "linear", "factor": 0.0 } }), "rope scaling's factor is 0"),
+            (json!({ "eos_token_id": 512 }), "the special token 512 is outside the vocabulary of 512"),
+            (json!({ "quantization_config": { "quant_method": "gptq" } }), "quantized by gptq"),
+        ] {
+            let error = config(changes).expect_err(message).to_string();
+            assert!(error.contains(message), "{error} does not say: {message}");
+        }
+    }
+}
