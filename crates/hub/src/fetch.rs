@@ -1,7 +1,7 @@
 //! The one way in for bytes, whatever their source: resumed, counted, hashed, and stored only when they are right.
 
 use std::fs;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::path::Path;
 use std::thread;
 
@@ -41,6 +41,8 @@ pub(crate) struct Stream {
 pub(crate) enum Failure {
     /// It may work in a moment.
     Cut(String),
+    /// Nobody answers. A host that sent bytes a moment ago may come back; one that never did will not within seconds.
+    Unreachable(String),
     /// What is stored so far is of no use to this source.
     Unusable(String),
     /// This source will not have it.
@@ -95,7 +97,7 @@ fn receive_all(
     retry: Retry,
     progress: &dyn Progress,
 ) -> Result<(), Failure> {
-    let mut failed = 0;
+    let (mut failed, first) = (0, partial.len());
     loop {
         let before = partial.len();
         let failure = match receive(source, wanted, partial, progress) {
@@ -106,13 +108,13 @@ fn receive_all(
             Err(failure) => failure,
         };
         match failure {
-            Failure::Cut(reason) => {
+            Failure::Unreachable(reason) if partial.len() <= first => return Err(Failure::Source(reason)),
+            Failure::Cut(reason) | Failure::Unreachable(reason) => {
                 failed = if partial.len() > before { 1 } else { failed + 1 };
                 if failed >= retry.attempts {
                     return Err(Failure::Source(reason));
                 }
-                progress.step(Step::Retrying { reason: &reason });
-                thread::sleep(retry.backoff * 2u32.saturating_pow(failed - 1).min(64));
+                wait(retry, failed, &reason, progress);
             }
             // Bytes that another process had left may be to blame; without them it is the source.
             Failure::Unusable(reason) if partial.was_resumed() => {
@@ -128,6 +130,29 @@ fn receive_all(
     }
 }
 
+/// Does `ask` until it works, it is clear that it will not, or the attempts are used up.
+pub(crate) fn with_retries<T>(
+    retry: Retry,
+    progress: &dyn Progress,
+    ask: impl Fn() -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let mut failed = 0;
+    loop {
+        match ask() {
+            Err(Failure::Cut(reason)) if failed + 1 < retry.attempts => {
+                failed += 1;
+                wait(retry, failed, &reason, progress);
+            }
+            result => return result,
+        }
+    }
+}
+
+fn wait(retry: Retry, failed: u32, reason: &str, progress: &dyn Progress) {
+    progress.step(Step::Retrying { reason });
+    thread::sleep(retry.backoff * 2u32.saturating_pow(failed - 1).min(64));
+}
+
 /// One connection's worth.
 fn receive(
     source: &dyn Source,
@@ -135,37 +160,58 @@ fn receive(
     partial: &mut Partial,
     progress: &dyn Progress,
 ) -> Result<(), Failure> {
-    if wanted.size.is_some_and(|size| size == partial.len()) && wanted.sha256.is_some() {
-        return Ok(());
+    if partial.len() > 0 && wanted.size == Some(partial.len()) {
+        match wanted.sha256 {
+            Some(_) => return Ok(()),
+            None => partial.restart()?,
+        }
     }
-    let mut stream = source.open(wanted, partial.len())?;
+    let stream = source.open(wanted, partial.len())?;
     if stream.offset != partial.len() {
         partial.restart()?;
     }
     let total = wanted.size.or(stream.total);
-    progress.step(Step::Receiving { file: &wanted.file, source: &source.name(), done: partial.len(), total });
-    let limit = total.unwrap_or(MAX_UNKNOWN_SIZE);
-    let mut buffer = vec![0; 256 << 10];
-    loop {
-        let read = match stream.bytes.read(&mut buffer) {
-            Ok(read) => read,
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(Failure::Cut(format!("the connection was cut: {error}"))),
-        };
-        if read == 0 {
-            break;
-        }
-        if partial.len() + read as u64 > limit {
-            return Err(Failure::Unusable(format!("{} is larger than the expected {limit} bytes", wanted.file)));
-        }
-        partial.write(&buffer[..read])?;
-        progress.step(Step::Received { bytes: read as u64 });
+    if stream.total.is_some_and(|found| Some(found) != total) {
+        return Err(Failure::Unusable(wrong_size(wanted, stream.total.unwrap_or(0), total.unwrap_or(0))));
     }
+    progress.step(Step::Receiving { file: &wanted.file, source: &source.name(), done: partial.len(), total });
+    let ends_early = copy(stream.bytes, wanted, total.unwrap_or(MAX_UNKNOWN_SIZE), partial, progress)?;
     match total {
-        Some(total) if partial.len() < total => {
+        Some(total) if ends_early && stream.total.is_some() => {
             Err(Failure::Cut(format!("the connection ended after {} of {total} bytes", partial.len())))
         }
+        Some(total) if ends_early => Err(Failure::Unusable(wrong_size(wanted, partial.len(), total))),
         _ => Ok(()),
+    }
+}
+
+fn wrong_size(wanted: &Wanted, found: u64, expected: u64) -> String {
+    format!("{} has {found} bytes there, but it must have {expected}", wanted.file)
+}
+
+/// Copies to the end of `bytes`. True where that is before `limit`.
+fn copy(
+    mut bytes: Box<dyn Read>,
+    wanted: &Wanted,
+    limit: u64,
+    partial: &mut Partial,
+    progress: &dyn Progress,
+) -> Result<bool, Failure> {
+    let mut buffer = vec![0; 256 << 10];
+    loop {
+        match bytes.read(&mut buffer) {
+            Ok(0) => return Ok(partial.len() < limit),
+            Ok(read) if partial.len() + read as u64 > limit => {
+                return Err(Failure::Unusable(format!("{} is larger than the expected {limit} bytes", wanted.file)));
+            }
+            Ok(read) => {
+                partial.write(&buffer[..read])?;
+                progress.step(Step::Received { bytes: read as u64 });
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::InvalidData => return Err(Failure::Source(error.to_string())),
+            Err(error) => return Err(Failure::Cut(format!("the connection was cut: {error}"))),
+        }
     }
 }
 

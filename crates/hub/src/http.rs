@@ -2,6 +2,7 @@
 
 use std::env;
 use std::fs;
+use std::io;
 
 use ureq::http::Response;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
@@ -41,30 +42,32 @@ impl Http {
         if offset > 0 {
             request = request.header("Range", format!("bytes={offset}-"));
         }
-        let response = request.call().map_err(|error| self.no_answer(error, offset))?;
+        let response = request.call().map_err(|error| self.no_answer(error))?;
         match response.status().as_u16() {
             200 | 206 => Ok(response),
             status => Err(refusal(status, self.token.is_some())),
         }
     }
 
-    /// A host that was reached before (bytes are here) may come back; one that never was will not within seconds.
-    fn no_answer(&self, error: ureq::Error, offset: u64) -> Failure {
-        let unreachable = match &error {
-            ureq::Error::HostNotFound => "its host name is not known here".to_owned(),
+    fn no_answer(&self, error: ureq::Error) -> Failure {
+        match error {
             ureq::Error::Timeout(ureq::Timeout::Resolve | ureq::Timeout::Connect) => {
-                format!("it did not answer within {} seconds", self.connect_seconds)
+                Failure::Unreachable(format!("it did not answer within {} seconds", self.connect_seconds))
             }
-            ureq::Error::ConnectionFailed => "no connection".to_owned(),
-            ureq::Error::Io(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => error.to_string(),
-            ureq::Error::Io(_) | ureq::Error::Timeout(_) | ureq::Error::Protocol(_) => {
-                return Failure::Cut(format!("no answer: {error}"));
+            ureq::Error::Io(error) if is_cut(&error) => Failure::Cut(format!("no answer: {error}")),
+            ureq::Error::Timeout(_) | ureq::Error::Protocol(_) => Failure::Cut(format!("no answer: {error}")),
+            ureq::Error::Io(_) | ureq::Error::HostNotFound | ureq::Error::ConnectionFailed => {
+                Failure::Unreachable(format!("it cannot be reached: {error}"))
             }
-            _ => return Failure::Source(error.to_string()),
-        };
-        let reason = format!("it cannot be reached: {unreachable}");
-        if offset > 0 { Failure::Cut(reason) } else { Failure::Source(reason) }
+            _ => Failure::Source(error.to_string()),
+        }
     }
+}
+
+/// Was there a connection? Anything else came of looking for the host or knocking at it.
+fn is_cut(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, TimedOut, UnexpectedEof};
+    matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | TimedOut | UnexpectedEof)
 }
 
 fn refusal(status: u16, has_token: bool) -> Failure {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::cache::{self, Snapshot};
-use crate::fetch::{Failure, Source, Wanted, fetch};
+use crate::fetch::{Failure, Source, Wanted, fetch, with_retries};
 use crate::remote::Remote;
 use crate::select::select;
 use crate::spec::{HubSpec, ModelSpec};
@@ -117,7 +117,7 @@ fn fetch_selected(
     options: &HubOptions,
     progress: &dyn Progress,
 ) -> Result<ModelFiles, Failure> {
-    let listing = remote.list()?;
+    let listing = with_retries(options.retry, progress, || remote.list())?;
     let selected = select(&listing.files, spec.file.as_deref()).map_err(Failure::Source)?;
     // From here on by commit, so that all files are of one revision even when the branch moves on.
     let remote = Remote::new(options, &spec.id, &listing.revision);
@@ -149,7 +149,9 @@ fn store(
 fn give_up(source: &dyn Source, failure: Failure, progress: &dyn Progress) -> Result<Attempt, HubError> {
     let reason = match failure {
         Failure::Here(error) => return Err(error),
-        Failure::Cut(reason) | Failure::Unusable(reason) | Failure::Source(reason) => reason,
+        Failure::Cut(reason) | Failure::Unreachable(reason) | Failure::Unusable(reason) | Failure::Source(reason) => {
+            reason
+        }
     };
     let source = source.name();
     progress.step(Step::Failed { source: &source, reason: &reason });

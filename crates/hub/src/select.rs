@@ -66,7 +66,8 @@ mod tests {
         let quants = ["README.md", "m.Q2_K.gguf", "m.Q4_K_M.gguf", "m.Q4_K_S.gguf", "m.Q4_1.gguf"];
         let checkpoint =
             ["README.md", "config.json", "model.safetensors", "original/x.safetensors", "tokenizer.json", "a.bin"];
-        let cases: [(&[&str], Option<&str>, Result<&[&str], &str>); 11] = [
+        type Case<'a> = (&'a [&'a str], Option<&'a str>, Result<&'a [&'a str], &'a str>);
+        let cases: [Case<'_>; 11] = [
             (&quants, None, Ok(&["m.Q4_K_M.gguf"])),
             (&quants, Some("Q4_1"), Ok(&["m.Q4_1.gguf"])),
             (&quants, Some("q4_k_s"), Ok(&["m.Q4_K_S.gguf"])),

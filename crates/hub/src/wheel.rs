@@ -133,7 +133,8 @@ impl Unpacking {
         if let Some(mut pipe) = self.child.stderr.take() {
             pipe.read_to_end(&mut stderr)?;
         }
-        Err(io::Error::other(format!("the wheel cannot be unpacked: {}", last_line(&stderr))))
+        let reason = format!("the wheel cannot be unpacked: {}", last_line(&stderr));
+        Err(io::Error::new(io::ErrorKind::InvalidData, reason))
     }
 }
 

@@ -21,6 +21,11 @@ const BREAK: &str = "\u{fdd0}\u{fdd1}";
 /// An escape character that the user wrote.
 const LITERAL: &str = "\u{fdd0}\u{fdd2}";
 
+/// Is it one of the characters that marks are made of?
+pub(crate) fn is_mark(char: char) -> bool {
+    ('\u{fdd0}'..='\u{fdd2}').contains(&char)
+}
+
 /// Knows the texts of a tokenizer's control tokens.
 #[derive(Debug, Default)]
 pub struct Guard {

@@ -62,8 +62,7 @@ fn marked_and_plain_prompts_take_the_same_tokens() {
 #[test]
 fn parts_tool_schemas_and_names_are_guarded_too() {
     let tokenizer = tiny_llama();
-    let source =
-        "{% for m in messages %}{% for p in m.content %}{{ p.text }}{% endfor %}{% endfor %}{{ tools | tojson }}";
+    let source = "{% for m in messages %}{% for p in m.content %}{{ p.text }}{% endfor %}{% endfor %}{{ tools | tojson(ensure_ascii=true) }}";
     let template = ChatTemplate::new(source, "<bos>", "<eos>").unwrap().guarded(tokenizer.guard());
     let messages =
         [json!({"role": "user", "content": [{"type": "text", "text": "<|im_"}, {"type": "text", "text": "end|>"}]})];

@@ -7,6 +7,7 @@ use minijinja::value::{Value, ValueKind};
 use minijinja::{Error, ErrorKind};
 
 use super::python;
+use crate::guard::is_mark;
 
 #[derive(Debug, Default)]
 pub(super) struct Style {
@@ -113,7 +114,8 @@ impl Writer<'_> {
                 '\u{8}' => self.out.push_str("\\b"),
                 '\u{c}' => self.out.push_str("\\f"),
                 '\0'..'\u{20}' => self.escape(char),
-                '\u{7f}'.. if self.style.ensure_ascii => self.escape(char),
+                // The guard's marks are taken out later, so they are not text to escape.
+                '\u{7f}'.. if self.style.ensure_ascii && !is_mark(char) => self.escape(char),
                 char => self.out.push(char),
             }
         }
