@@ -9,7 +9,7 @@ use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::{Agent, Body};
 
 use crate::HubOptions;
-use crate::fetch::Failure;
+use crate::source::Failure;
 
 /// A client of one hub.
 #[derive(Debug)]

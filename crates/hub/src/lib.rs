@@ -21,6 +21,7 @@ mod progress;
 mod remote;
 mod resolve;
 mod select;
+mod source;
 mod spec;
 mod wheel;
 

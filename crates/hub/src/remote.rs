@@ -3,8 +3,8 @@
 use serde::Deserialize;
 
 use crate::HubOptions;
-use crate::fetch::{Failure, Source, Stream, Wanted};
 use crate::http::Http;
+use crate::source::{Failure, Source, Stream, Wanted};
 use crate::spec::{is_name, is_relative_file};
 
 /// One revision of one repository.

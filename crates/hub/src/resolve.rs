@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use crate::cache::{self, Snapshot};
-use crate::fetch::{Failure, Source, Wanted, fetch, with_retries};
+use crate::fetch::fetch;
 use crate::remote::Remote;
 use crate::select::select;
+use crate::source::{Failure, Source, Wanted, with_retries};
 use crate::spec::{HubSpec, ModelSpec};
 use crate::wheel::Wheel;
 use crate::{Attempt, CatalogModel, HubError, HubOptions, Progress, Step};

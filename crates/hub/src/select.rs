@@ -1,6 +1,6 @@
 //! Which files of a repository make up the model that was asked for.
 
-use crate::fetch::Wanted;
+use crate::source::Wanted;
 
 /// Formats to take where a repository has many, best first: four bits a weight is what most people come for.
 const PREFERRED: [&str; 4] = ["Q4_K_M", "Q4_0", "Q4_1", "Q8_0"];

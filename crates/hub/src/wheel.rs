@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
 use crate::error::at;
-use crate::fetch::{Failure, Source, Stream, Wanted};
+use crate::source::{Failure, Source, Stream, Wanted};
 use crate::{CatalogWheel, HubOptions};
 
 pub(crate) struct Wheel<'a> {
