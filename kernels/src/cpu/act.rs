@@ -1,0 +1,124 @@
+//! Activations as matmuls read them: f32, or signed bytes with a scale a group of 32.
+//!
+//! `Int8G32` of `[rows, cols]`: bytes `[rows, cols]`, then scales `[rows, cols / 32]` f32, then `scale * sum of the
+//! bytes` in the same shape; the last makes a weight's minimum cost one multiply-add a group.
+
+use tensor::{ActSet, Encoding};
+
+use super::simd::{LANES, Simd};
+
+/// Columns in a group.
+pub(super) const GROUP: usize = 32;
+
+/// Bytes of `rows` x `cols` activations.
+pub(super) fn bytes(encoding: Encoding, rows: usize, cols: usize) -> usize {
+    match encoding {
+        Encoding::F32 => rows * cols * 4,
+        Encoding::Int8G32 => rows * cols + 2 * rows * (cols / GROUP) * 4,
+        other => panic!("no CPU kernel reads activations as {other:?}"),
+    }
+}
+
+/// Where `Int8G32` activations lie.
+#[derive(Clone, Copy)]
+pub(super) struct Int8 {
+    pub q: *mut i8,
+    pub scales: *mut f32,
+    pub sums: *mut f32,
+}
+
+impl Int8 {
+    /// # Safety
+    /// `base` holds `bytes(Int8G32, rows, cols)`.
+    pub unsafe fn at(base: *mut f32, rows: usize, cols: usize) -> Self {
+        // SAFETY: all three parts lie within those bytes; `cols` is a multiple of 32, so floats stay aligned.
+        unsafe {
+            let scales = base.cast::<u8>().add(rows * cols).cast::<f32>();
+            Self { q: base.cast(), scales, sums: scales.add(rows * (cols / GROUP)) }
+        }
+    }
+}
+
+/// Where an op puts a row's results: in each encoding asked for.
+#[derive(Clone, Copy)]
+pub(super) struct Emit {
+    pub cols: usize,
+    pub f32: Option<*mut f32>,
+    pub int8: Option<Int8>,
+}
+
+// SAFETY: tiles write disjoint rows or disjoint groups of columns.
+unsafe impl Sync for Emit {}
+
+impl Emit {
+    /// Puts columns `col .. col + 32` of `row`.
+    ///
+    /// # Safety
+    /// The row and the columns exist; `col` is a multiple of 32.
+    #[inline(always)]
+    pub unsafe fn put32<S: Simd>(&self, row: usize, col: usize, a: S::F, b: S::F) {
+        // SAFETY: within the rows and columns that the caller vouches for.
+        unsafe {
+            if self.f32.is_some() {
+                self.put16::<S>(row, col, a);
+                self.put16::<S>(row, col + LANES, b);
+            }
+            if let Some(int8) = self.int8 {
+                let group = row * (self.cols / GROUP) + col / GROUP;
+                quantize::<S>(a, b, int8.q.add(row * self.cols + col), int8.scales.add(group), int8.sums.add(group));
+            }
+        }
+    }
+
+    /// Puts columns `col .. col + 16` of `row`, where only f32 is asked for.
+    ///
+    /// # Safety
+    /// As for [`Emit::put32`].
+    #[inline(always)]
+    pub unsafe fn put16<S: Simd>(&self, row: usize, col: usize, a: S::F) {
+        if let Some(out) = self.f32 {
+            // SAFETY: as the caller vouches.
+            unsafe { S::store(out.add(row * self.cols + col), a) };
+        }
+    }
+
+    /// Puts a whole row from memory.
+    ///
+    /// # Safety
+    /// `from` holds `cols` values, and the row exists.
+    #[inline(always)]
+    pub unsafe fn put_row<S: Simd>(&self, row: usize, load: impl Fn(usize) -> S::F) {
+        let mut col = 0;
+        // SAFETY: columns stay below `cols`, a multiple of 16.
+        unsafe {
+            while col + GROUP <= self.cols {
+                self.put32::<S>(row, col, load(col), load(col + LANES));
+                col += GROUP;
+            }
+            if col < self.cols {
+                self.put16::<S>(row, col, load(col));
+            }
+        }
+    }
+}
+
+/// Whether `set` can be emitted for this many columns.
+pub(super) fn fits(set: ActSet, cols: usize) -> bool {
+    cols.is_multiple_of(if set.contains(Encoding::Int8G32) { GROUP } else { LANES })
+}
+
+/// 32 values to bytes: the largest magnitude becomes 127; ties round to even.
+#[inline(always)]
+unsafe fn quantize<S: Simd>(a: S::F, b: S::F, q: *mut i8, scale: *mut f32, sum: *mut f32) {
+    // SAFETY: `q` holds 32 bytes, `scale` and `sum` a float each.
+    unsafe {
+        let peak = S::peak(S::max(S::abs(a), S::abs(b)));
+        let step = peak / 127.0;
+        let inverse = S::splat(if peak > 0.0 { 127.0 / peak } else { 0.0 });
+        let (a, b) = (S::round(S::mul(a, inverse)), S::round(S::mul(b, inverse)));
+        S::store_i8(q, a);
+        S::store_i8(q.add(LANES), b);
+        *scale = step;
+        *sum = step * S::sum(S::to_f(S::add_i(a, b)));
+    }
+}

@@ -1,0 +1,326 @@
+//! The CPU backend: AVX-512 VNNI, AVX2 or plain loops, picked at run time.
+//!
+//! [`Cpu`] owns the compute threads and the arena; each op is a file of its own that says how its work is cut into tiles.
+//! Kernels are written once over [`simd::Simd`]. An op allocates its output, and computes unless the step only plans.
+
+mod act;
+mod arena;
+mod attention;
+mod cache;
+mod embed;
+mod isa;
+mod matmul;
+mod norm;
+mod pool;
+mod rope;
+mod sample;
+mod simd;
+#[cfg(test)]
+mod tests;
+mod weight;
+
+use std::rc::Rc;
+
+use quant::Stored;
+use sampler::{Row, Sampled};
+use tensor::{
+    Act, ActSet, Activation, AttnSpec, Backend, CacheSpec, DeviceError, Encoding, LoadError, Memory, NormSpec, QkvSpec,
+    Role, RopeTable, StepInputs, StepKey,
+};
+
+use act::{Emit, Int8};
+use arena::Arena;
+use attention::Attention;
+use cache::Element;
+use matmul::{Epilogue, Input, Matmul};
+use norm::Rows;
+use pool::Pool;
+use rope::{MAX_HEAD_DIM, RopeWrite};
+use sample::Samplers;
+
+pub use arena::Buf;
+pub use cache::Cache;
+pub use isa::Isa;
+pub use weight::Weight;
+
+/// How to run.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CpuOptions {
+    /// Compute threads, the caller's included; one per core when `None`.
+    pub threads: Option<usize>,
+    /// The best of this processor when `None`.
+    pub isa: Option<Isa>,
+}
+
+/// This machine's processor.
+pub struct Cpu {
+    isa: Isa,
+    pool: Pool,
+    arena: Arena,
+    inputs: StepInputs,
+    planning: bool,
+    resident: u64,
+    samplers: Samplers,
+}
+
+impl Cpu {
+    /// # Errors
+    /// If the processor lacks the instruction set asked for, or a thread cannot be started.
+    pub fn new(options: CpuOptions) -> Result<Self, DeviceError> {
+        let isa = options.isa.unwrap_or_else(Isa::detect);
+        if !isa.is_available() {
+            return Err(refused(format!("this processor has no {isa}; it has {:?}", Isa::available())));
+        }
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = options.threads.unwrap_or(cores).max(1);
+        let pool = Pool::new(threads).map_err(|error| refused(format!("cannot start compute threads: {error}")))?;
+        Ok(Self {
+            isa,
+            samplers: Samplers::new(threads),
+            pool,
+            arena: Arena::new(),
+            inputs: StepInputs::default(),
+            planning: false,
+            resident: 0,
+        })
+    }
+
+    /// One line for people.
+    pub fn describe(&self) -> String {
+        format!("cpu, {}, {} threads", self.isa, self.pool.threads())
+    }
+
+    fn floats(&self, rows: usize, cols: usize) -> Buf {
+        self.arena.alloc(rows * cols * 4)
+    }
+
+    /// An activation with memory for each encoding in `set`, and where ops put its rows.
+    fn emit(&self, rows: usize, cols: usize, set: ActSet) -> (Act<Self>, Emit) {
+        assert!(act::fits(set, cols), "{cols} columns cannot be emitted as {set:?}");
+        let mut act = Act::new(rows, cols);
+        let mut emit = Emit { cols, f32: None, int8: None };
+        for encoding in set.iter() {
+            let buf = self.arena.alloc(act::bytes(encoding, rows, cols));
+            match encoding {
+                Encoding::F32 => emit.f32 = Some(buf.ptr()),
+                // SAFETY: the buffer was made for this encoding and shape.
+                _ => emit.int8 = Some(unsafe { Int8::at(buf.ptr(), rows, cols) }),
+            }
+            act = act.with(encoding, buf);
+        }
+        (act, emit)
+    }
+
+    fn matmul(&self, a: &Act<Self>, weight: &Weight, epilogue: Epilogue) {
+        assert_eq!(a.cols, weight.cols, "the input has {} columns, the weight wants {}", a.cols, weight.cols);
+        let input = match weight.wants().contains(Encoding::F32) {
+            true => Input::F32(a.get(Encoding::F32).ptr()),
+            // SAFETY: the buffer was made for this encoding and shape.
+            false => Input::Int8(unsafe { Int8::at(a.get(Encoding::Int8G32).ptr(), a.rows, a.cols) }),
+        };
+        if !self.planning {
+            Matmul { weight, input, epilogue, rows: a.rows }.run(&self.pool, self.isa);
+        }
+    }
+}
+
+fn refused(message: String) -> DeviceError {
+    DeviceError { message, sticky: false }
+}
+
+fn bias_ptr(bias: Option<&Buf>, weight: &Weight) -> Option<*const f32> {
+    bias.map(|bias| {
+        assert_eq!(bias.len(), weight.rows, "a bias has one value an output");
+        bias.ptr().cast_const()
+    })
+}
+
+fn norm_ptr(norm: Option<&NormSpec<Cpu>>) -> Option<(*const f32, f32)> {
+    norm.map(|norm| (norm.gain.ptr().cast_const(), norm.eps))
+}
+
+impl Backend for Cpu {
+    type Buf = Buf;
+    type Weight = Weight;
+    type Cache = Cache;
+
+    fn pack(&mut self, parts: &[Stored<'_>], role: Role) -> Result<Weight, LoadError> {
+        let weight = Weight::pack(&self.pool, parts, role)?;
+        self.resident += weight.data.bytes() as u64;
+        Ok(weight)
+    }
+
+    fn vector(&mut self, values: &[f32]) -> Result<Buf, LoadError> {
+        self.resident += values.len() as u64 * 4;
+        Ok(Buf::Resident(Rc::from(values)))
+    }
+
+    fn rope_table(&mut self, table: &RopeTable) -> Result<Buf, LoadError> {
+        self.vector(&[table.cos.as_slice(), table.sin.as_slice()].concat())
+    }
+
+    fn wants(weight: &Weight) -> ActSet {
+        weight.wants()
+    }
+
+    fn memory(&self) -> Memory {
+        Memory { free: free_bytes(), resident: self.resident }
+    }
+
+    fn block_bytes(&self, spec: &CacheSpec) -> u64 {
+        let element = Element::of(spec.dtype).map_or(0, Element::bytes);
+        (cache::block_elements(spec) * spec.layers * element) as u64
+    }
+
+    fn new_cache(&mut self, spec: &CacheSpec) -> Result<Cache, DeviceError> {
+        let element = Element::of(spec.dtype)
+            .ok_or_else(|| refused(format!("the CPU kernels have no {:?} KV cache; use bf16 or f32", spec.dtype)))?;
+        if !spec.block_size.is_multiple_of(simd::LANES) {
+            return Err(refused(format!("--block-size must be a multiple of 16, not {}", spec.block_size)));
+        }
+        if !spec.head_dim.is_multiple_of(simd::LANES) || spec.head_dim > MAX_HEAD_DIM {
+            return Err(refused(format!(
+                "the CPU kernels take heads of a multiple of 16 up to {MAX_HEAD_DIM}, not {}; use --device reference",
+                spec.head_dim
+            )));
+        }
+        Ok(Cache::new(spec.clone(), element))
+    }
+
+    fn step(
+        &mut self,
+        key: StepKey,
+        inputs: &StepInputs,
+        body: &mut dyn FnMut(&mut Self) -> Buf,
+    ) -> Result<Buf, DeviceError> {
+        self.planning = key == StepKey::Plan;
+        if !self.planning {
+            self.arena.commit();
+        }
+        self.inputs.clone_from(inputs);
+        let logits = body(self);
+        self.planning = false;
+        Ok(logits)
+    }
+
+    fn workspace_bytes(&self) -> u64 {
+        self.arena.bytes() as u64
+    }
+
+    fn embed(&mut self, table: &Weight, scale: f32) -> Buf {
+        let out = self.floats(self.inputs.num_tokens(), table.cols);
+        if !self.planning {
+            embed::embed(&self.pool, table, &self.inputs.token_ids, scale, out.ptr());
+        }
+        out
+    }
+
+    fn norm(&mut self, x: &Buf, spec: &NormSpec<Self>, emit: ActSet) -> Act<Self> {
+        let rows = x.len() / spec.size;
+        let (act, emit) = self.emit(rows, spec.size, emit);
+        if !self.planning {
+            Rows { x: x.ptr(), rows, cols: spec.size, norm: norm_ptr(Some(spec)), emit }.run(&self.pool, self.isa);
+        }
+        act
+    }
+
+    fn linear(&mut self, a: &Act<Self>, w: &Weight, bias: Option<&Buf>) -> Buf {
+        let out = self.floats(a.rows, w.rows);
+        self.matmul(a, w, Epilogue::Store { out: out.ptr(), bias: bias_ptr(bias, w) });
+        out
+    }
+
+    fn linear_add(&mut self, a: &Act<Self>, w: &Weight, bias: Option<&Buf>, onto: &Buf) {
+        assert_eq!(onto.len(), a.rows * w.rows, "the sum has the output's shape");
+        self.matmul(a, w, Epilogue::Add { out: onto.ptr(), bias: bias_ptr(bias, w) });
+    }
+
+    fn linear_glu(&mut self, a: &Act<Self>, w: &Weight, f: Activation, emit: ActSet) -> Act<Self> {
+        let (act, emit) = self.emit(a.rows, w.rows / 2, emit);
+        self.matmul(a, w, Epilogue::Glu { f, emit });
+        act
+    }
+
+    fn rope_write(&mut self, qkv: &Buf, spec: &QkvSpec<Self>, cache: &mut Cache, layer: usize) -> Buf {
+        let tokens = self.inputs.num_tokens();
+        let heads = spec.num_heads + 2 * spec.num_kv_heads;
+        assert_eq!(qkv.len(), tokens * heads * spec.head_dim, "qkv holds every head of every token");
+        let q = self.floats(tokens, spec.num_heads * spec.head_dim);
+        if !self.planning {
+            let table = spec.rope.ptr().cast_const();
+            RopeWrite {
+                qkv: qkv.ptr(),
+                q: q.ptr(),
+                num_heads: spec.num_heads,
+                q_norm: norm_ptr(spec.q_norm.as_ref()),
+                k_norm: norm_ptr(spec.k_norm.as_ref()),
+                cos: table,
+                // SAFETY: the second half of the table.
+                sin: unsafe { table.add(spec.rope.len() / 2) },
+                rotary_dim: spec.rotary_dim,
+                positions: &self.inputs.positions,
+                slots: &self.inputs.groups[cache.spec.group].slot_mapping,
+                cache: cache.layer(layer),
+            }
+            .run(&self.pool, self.isa);
+        }
+        q
+    }
+
+    fn attend(&mut self, q: &Buf, spec: &AttnSpec, cache: &Cache, layer: usize, emit: ActSet) -> Act<Self> {
+        let (tokens, cols) = (self.inputs.num_tokens(), spec.num_heads * spec.head_dim);
+        // Where a head is no whole number of quantization groups, rows are quantized once they are complete.
+        let whole = act::fits(emit, spec.head_dim);
+        let (act, into) = self.emit(tokens, cols, if whole { emit } else { ActSet::of(Encoding::F32) });
+        if !self.planning {
+            let (inputs, group) = (&self.inputs, &self.inputs.groups[cache.spec.group]);
+            let cache = cache.layer(layer);
+            Attention { q: q.ptr(), spec: *spec, cache, inputs, group, emit: into }.run(&self.pool, self.isa);
+        }
+        if whole {
+            return act;
+        }
+        let (encoded, emit) = self.emit(tokens, cols, emit);
+        if !self.planning {
+            let x = act.get(Encoding::F32).ptr();
+            Rows { x, rows: tokens, cols, norm: None, emit }.run(&self.pool, self.isa);
+        }
+        encoded
+    }
+
+    fn gather(&mut self, x: &Buf) -> Buf {
+        let cols = x.len() / self.inputs.num_tokens();
+        let out = self.floats(self.inputs.num_logit_rows(), cols);
+        if !self.planning {
+            embed::gather(x.ptr(), cols, &self.inputs.logit_tokens, out.ptr());
+        }
+        out
+    }
+
+    fn sample(&mut self, logits: &Buf, rows: &mut [Row<'_>], out: &mut Sampled) -> Result<(), DeviceError> {
+        if let Some(vocab) = logits.len().checked_div(self.inputs.num_logit_rows()) {
+            self.samplers.run(&self.pool, logits.ptr(), vocab, rows, out);
+        }
+        Ok(())
+    }
+
+    fn copy_blocks(&mut self, cache: &mut Cache, pairs: &[(u32, u32)]) -> Result<(), DeviceError> {
+        pairs.iter().for_each(|&(from, to)| cache.copy(from as usize, to as usize));
+        Ok(())
+    }
+
+    fn read(&mut self, buf: &Buf, out: &mut Vec<f32>) -> Result<(), DeviceError> {
+        // SAFETY: the buffer holds `len` floats.
+        out.extend_from_slice(unsafe { std::slice::from_raw_parts(buf.ptr(), buf.len()) });
+        Ok(())
+    }
+}
+
+/// What the system could give without swapping.
+fn free_bytes() -> u64 {
+    let info = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = info.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
+    let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    // Where the system does not say, half of what a small machine has.
+    kib.map_or(4 << 30, |kib| kib << 10)
+}

@@ -1,0 +1,157 @@
+//! AVX2: each vector of sixteen lanes is two registers.
+
+use std::arch::x86_64::*;
+
+use super::Simd;
+
+#[derive(Clone, Copy)]
+pub(in super::super) struct Avx2;
+
+type F = [__m256; 2];
+type I = [__m256i; 2];
+
+macro_rules! both {
+    ($op:ident, $($x:expr),+) => {
+        // SAFETY: the trait's caller has the features.
+        unsafe { [$op($($x[0]),+), $op($($x[1]),+)] }
+    };
+}
+
+// SAFETY (of every block below): the trait's caller has the features and valid pointers.
+impl Simd for Avx2 {
+    type F = F;
+    type I = I;
+    type B = I;
+
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> F {
+        unsafe { [_mm256_set1_ps(x); 2] }
+    }
+    #[inline(always)]
+    unsafe fn load(p: *const f32) -> F {
+        unsafe { [_mm256_loadu_ps(p), _mm256_loadu_ps(p.add(8))] }
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(p: *const u16) -> F {
+        let widen = |p: *const u16| unsafe {
+            let halves = _mm_loadu_si128(p.cast());
+            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(halves)))
+        };
+        [widen(p), widen(unsafe { p.add(8) })]
+    }
+    #[inline(always)]
+    unsafe fn load_f16(p: *const u16) -> F {
+        unsafe { [_mm256_cvtph_ps(_mm_loadu_si128(p.cast())), _mm256_cvtph_ps(_mm_loadu_si128(p.add(8).cast()))] }
+    }
+    #[inline(always)]
+    unsafe fn store(p: *mut f32, x: F) {
+        unsafe {
+            _mm256_storeu_ps(p, x[0]);
+            _mm256_storeu_ps(p.add(8), x[1]);
+        }
+    }
+    #[inline(always)]
+    unsafe fn add(a: F, b: F) -> F {
+        both!(_mm256_add_ps, a, b)
+    }
+    #[inline(always)]
+    unsafe fn sub(a: F, b: F) -> F {
+        both!(_mm256_sub_ps, a, b)
+    }
+    #[inline(always)]
+    unsafe fn mul(a: F, b: F) -> F {
+        both!(_mm256_mul_ps, a, b)
+    }
+    #[inline(always)]
+    unsafe fn div(a: F, b: F) -> F {
+        both!(_mm256_div_ps, a, b)
+    }
+    #[inline(always)]
+    unsafe fn max(a: F, b: F) -> F {
+        both!(_mm256_max_ps, a, b)
+    }
+    #[inline(always)]
+    unsafe fn abs(a: F) -> F {
+        let mask = unsafe { [_mm256_castsi256_ps(_mm256_set1_epi32(i32::MAX)); 2] };
+        both!(_mm256_and_ps, a, mask)
+    }
+    #[inline(always)]
+    unsafe fn fma(a: F, b: F, c: F) -> F {
+        both!(_mm256_fmadd_ps, a, b, c)
+    }
+    #[inline(always)]
+    unsafe fn round(a: F) -> I {
+        both!(_mm256_cvtps_epi32, a)
+    }
+    #[inline(always)]
+    unsafe fn exp2i(n: I) -> F {
+        let one = |n: __m256i| unsafe {
+            _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_add_epi32(n, _mm256_set1_epi32(127))))
+        };
+        [one(n[0]), one(n[1])]
+    }
+    #[inline(always)]
+    unsafe fn first(n: usize, a: F, b: F) -> F {
+        let masks = unsafe {
+            let n = _mm256_set1_epi32(n.min(16) as i32);
+            let low = _mm256_cmpgt_epi32(n, _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+            let high = _mm256_cmpgt_epi32(n, _mm256_setr_epi32(8, 9, 10, 11, 12, 13, 14, 15));
+            [_mm256_castsi256_ps(low), _mm256_castsi256_ps(high)]
+        };
+        both!(_mm256_blendv_ps, b, a, masks)
+    }
+
+    #[inline(always)]
+    unsafe fn splat_i(x: i32) -> I {
+        unsafe { [_mm256_set1_epi32(x); 2] }
+    }
+    #[inline(always)]
+    unsafe fn add_i(a: I, b: I) -> I {
+        both!(_mm256_add_epi32, a, b)
+    }
+    #[inline(always)]
+    unsafe fn to_f(a: I) -> F {
+        both!(_mm256_cvtepi32_ps, a)
+    }
+    #[inline(always)]
+    unsafe fn store_i8(p: *mut i8, a: I) {
+        unsafe {
+            // Packing works within 128-bit halves: 0-3 8-11 | 4-7 12-15, put in order by the permutation.
+            let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packs_epi32(a[0], a[1]));
+            let bytes = _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256::<1>(words));
+            _mm_storeu_si128(p.cast(), bytes);
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_b(p: *const u8) -> I {
+        unsafe { [_mm256_loadu_si256(p.cast()), _mm256_loadu_si256(p.add(32).cast())] }
+    }
+    #[inline(always)]
+    unsafe fn low_nibbles(a: I) -> I {
+        let mask = unsafe { [_mm256_set1_epi8(0x0f); 2] };
+        both!(_mm256_and_si256, a, mask)
+    }
+    #[inline(always)]
+    unsafe fn high_nibbles(a: I) -> I {
+        let shifted = unsafe { [_mm256_srli_epi16::<4>(a[0]), _mm256_srli_epi16::<4>(a[1])] };
+        unsafe { Self::low_nibbles(shifted) }
+    }
+    /// 15 * 128 * 2 stays within the 16 bits of `vpmaddubsw`.
+    #[inline(always)]
+    unsafe fn dot_nibbles(sum: I, a: I, b: i32) -> I {
+        let dot = |a: __m256i| unsafe {
+            _mm256_madd_epi16(_mm256_maddubs_epi16(a, _mm256_set1_epi32(b)), _mm256_set1_epi16(1))
+        };
+        unsafe { Self::add_i(sum, [dot(a[0]), dot(a[1])]) }
+    }
+    /// `|a| * (b with a's sign)`: 128 * 127 * 2 stays within 16 bits.
+    #[inline(always)]
+    unsafe fn dot_bytes(sum: I, a: I, b: i32) -> I {
+        let dot = |a: __m256i| unsafe {
+            let signed = _mm256_sign_epi8(_mm256_set1_epi32(b), a);
+            _mm256_madd_epi16(_mm256_maddubs_epi16(_mm256_abs_epi8(a), signed), _mm256_set1_epi16(1))
+        };
+        unsafe { Self::add_i(sum, [dot(a[0]), dot(a[1])]) }
+    }
+}

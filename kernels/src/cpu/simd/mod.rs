@@ -1,0 +1,128 @@
+//! Sixteen lanes, on three instruction sets: what every CPU kernel is written in, once.
+//!
+//! A method does the same on each: integers exactly, floats up to the rounding of a fused multiply-add, which
+//! [`Portable`] does not have. Kernels are `#[inline(always)]` so that they compile with the features of their caller.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod portable;
+
+#[cfg(target_arch = "x86_64")]
+pub(super) use avx2::Avx2;
+#[cfg(target_arch = "x86_64")]
+pub(super) use avx512::Avx512;
+pub(super) use portable::Portable;
+
+/// Lanes of a vector: columns of a weight tile, tokens of a key tile.
+pub(super) const LANES: usize = 16;
+
+/// # Safety
+/// Every method needs a processor with the features of the implementation, and pointers that are valid for as many
+/// elements as its line says; no alignment is asked for.
+pub(super) trait Simd: Copy + 'static {
+    /// 16 x f32.
+    type F: Copy;
+    /// 16 x i32.
+    type I: Copy;
+    /// 64 bytes.
+    type B: Copy;
+
+    unsafe fn splat(x: f32) -> Self::F;
+    /// 16 x f32.
+    unsafe fn load(p: *const f32) -> Self::F;
+    /// 16 x bf16.
+    unsafe fn load_bf16(p: *const u16) -> Self::F;
+    /// 16 x f16.
+    unsafe fn load_f16(p: *const u16) -> Self::F;
+    /// 16 x f32.
+    unsafe fn store(p: *mut f32, x: Self::F);
+    unsafe fn add(a: Self::F, b: Self::F) -> Self::F;
+    unsafe fn sub(a: Self::F, b: Self::F) -> Self::F;
+    unsafe fn mul(a: Self::F, b: Self::F) -> Self::F;
+    unsafe fn div(a: Self::F, b: Self::F) -> Self::F;
+    unsafe fn max(a: Self::F, b: Self::F) -> Self::F;
+    unsafe fn abs(a: Self::F) -> Self::F;
+    /// `a * b + c`.
+    unsafe fn fma(a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    /// To the nearest integer, ties to even; `|x|` below 2^31.
+    unsafe fn round(a: Self::F) -> Self::I;
+    /// `2^n`, for n from -126 to 127.
+    unsafe fn exp2i(n: Self::I) -> Self::F;
+    /// Lanes below `n` from `a`, the others from `b`.
+    unsafe fn first(n: usize, a: Self::F, b: Self::F) -> Self::F;
+
+    unsafe fn splat_i(x: i32) -> Self::I;
+    unsafe fn add_i(a: Self::I, b: Self::I) -> Self::I;
+    unsafe fn to_f(a: Self::I) -> Self::F;
+    /// Stores the low bytes of the lanes, each from -128 to 127: 16 x i8.
+    unsafe fn store_i8(p: *mut i8, a: Self::I);
+
+    /// 64 bytes.
+    unsafe fn load_b(p: *const u8) -> Self::B;
+    unsafe fn low_nibbles(a: Self::B) -> Self::B;
+    unsafe fn high_nibbles(a: Self::B) -> Self::B;
+    /// Lane `i` of the sum gains the products of the unsigned bytes `4 i .. 4 i + 4` of `a`, each at most 15, with
+    /// the four signed bytes of `b`.
+    unsafe fn dot_nibbles(sum: Self::I, a: Self::B, b: i32) -> Self::I;
+    /// The same for signed bytes; those of `b` are at least -127.
+    unsafe fn dot_bytes(sum: Self::I, a: Self::B, b: i32) -> Self::I;
+
+    /// Sum over the lanes, by halves: the same tree everywhere.
+    #[inline(always)]
+    unsafe fn sum(a: Self::F) -> f32 {
+        // SAFETY: the array holds sixteen lanes.
+        unsafe { fold::<Self>(a, |x, y| x + y) }
+    }
+
+    /// Largest lane.
+    #[inline(always)]
+    unsafe fn peak(a: Self::F) -> f32 {
+        // SAFETY: as above.
+        unsafe { fold::<Self>(a, f32::max) }
+    }
+
+    /// `e^x` to about 1e-7 relative; 0 below -87, and `x` at most 88.
+    #[inline(always)]
+    unsafe fn exp(x: Self::F) -> Self::F {
+        // SAFETY: lanes only.
+        unsafe { exp::<Self>(x) }
+    }
+}
+
+#[inline(always)]
+unsafe fn fold<S: Simd>(a: S::F, combine: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut lanes = [0.0f32; LANES];
+    // SAFETY: `lanes` holds sixteen.
+    unsafe { S::store(lanes.as_mut_ptr(), a) };
+    let mut half = LANES / 2;
+    while half > 0 {
+        for lane in 0..half {
+            lanes[lane] = combine(lanes[lane], lanes[lane + half]);
+        }
+        half /= 2;
+    }
+    lanes[0]
+}
+
+/// `2^n * e^r` with `n = round(x / ln 2)` and a polynomial of degree 6 in `r`, `|r| <= ln 2 / 2` (Cody and Waite's
+/// reduction; Taylor's coefficients are within 2e-8 there).
+#[inline(always)]
+unsafe fn exp<S: Simd>(x: S::F) -> S::F {
+    const LN2_HIGH: f32 = 0.693_359_4;
+    const LN2_LOW: f32 = -2.121_944_4e-4;
+    // SAFETY: lanes only; the clamp keeps `n` within the range of `exp2i`.
+    unsafe {
+        let x = S::max(x, S::splat(-87.0));
+        let n = S::round(S::mul(x, S::splat(std::f32::consts::LOG2_E)));
+        let whole = S::to_f(n);
+        let r = S::fma(whole, S::splat(-LN2_HIGH), x);
+        let r = S::fma(whole, S::splat(-LN2_LOW), r);
+        let mut p = S::splat(1.0 / 720.0);
+        for c in [1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
+            p = S::fma(p, r, S::splat(c));
+        }
+        S::mul(p, S::exp2i(n))
+    }
+}
