@@ -1,1 +1,57 @@
-fn main() {}
+//! The project's own commands: `cargo xtask check`, `tidy` and `sim`. Not part of the product.
+
+mod check;
+mod simulate;
+mod tidy;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Checks this repository.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run everything the project promises: format, lints, house rules, tests, goldens, simulation, clients.
+    Check {
+        /// Only these parts, in the usual order.
+        #[arg(long, value_name = "PART", value_delimiter = ',')]
+        only: Vec<String>,
+        /// Name the parts, and run none.
+        #[arg(long)]
+        list: bool,
+    },
+    /// Run the house rules alone.
+    Tidy,
+    /// Replay one seed of the simulator, with its trace.
+    Sim {
+        seed: u64,
+        /// Steps in flight, 1 or 2; both when left out.
+        #[arg(long, value_parser = clap::value_parser!(u32).range(1..=2))]
+        depth: Option<u32>,
+    },
+}
+
+fn main() -> Result<ExitCode> {
+    let passed = match Cli::parse().command {
+        Command::Check { list: true, .. } => check::list(),
+        Command::Check { only, .. } => check::run(&root(), &only)?,
+        Command::Tidy => tidy::run(&root())?.failed == 0,
+        Command::Sim { seed, depth } => simulate::replay(&root(), seed, depth)?,
+    };
+    Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The repository's top folder.
+fn root() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.ancestors().nth(2).expect("this crate lies two folders deep").to_owned()
+}
