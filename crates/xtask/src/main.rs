@@ -40,14 +40,25 @@ enum Command {
     },
 }
 
-fn main() -> Result<ExitCode> {
-    let passed = match Cli::parse().command {
-        Command::Check { list: true, .. } => check::list(),
-        Command::Check { only, .. } => check::run(&root(), &only)?,
-        Command::Tidy => tidy::run(&root())?.failed == 0,
-        Command::Sim { seed, depth } => simulate::replay(&root(), seed, depth)?,
-    };
-    Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// True when all that was asked for passed.
+fn run(command: Command) -> Result<bool> {
+    match command {
+        Command::Check { list: true, .. } => Ok(check::list()),
+        Command::Check { only, .. } => check::run(&root(), &only),
+        Command::Tidy => Ok(tidy::run(&root())?.failed == 0),
+        Command::Sim { seed, depth } => simulate::replay(&root(), seed, depth),
+    }
 }
 
 /// The repository's top folder.
