@@ -34,8 +34,8 @@ pub struct KvGroup {
 /// A checkpoint that is no model of ours.
 #[derive(Debug, Error)]
 pub enum ModelError {
-    #[error("the architecture {0:?} is not supported; these are: {}", SUPPORTED.join(", "))]
-    Architecture(String),
+    #[error("the architecture {name:?} is not supported; these are: {}", SUPPORTED.join(", "))]
+    Architecture { name: String },
     #[error(transparent)]
     Layer(#[from] NnError),
 }
@@ -53,6 +53,6 @@ pub fn load<B: Backend>(
     let loader = &mut Loader { checkpoint, backend };
     match config.architecture.as_str() {
         "llama" | "mistral" => Ok(Box::new(llama::Llama::load(loader, config, max_model_len)?)),
-        other => Err(ModelError::Architecture(other.to_owned())),
+        other => Err(ModelError::Architecture { name: other.to_owned() }),
     }
 }
