@@ -18,6 +18,8 @@ pub struct GenerateRequest {
     /// samples with `seed + i`.
     pub sampling: SamplingParams,
     pub ignore_eos: bool,
+    /// Words that must not appear; `submit` tokenizes them into `sampling.bad_words`.
+    pub bad_words: Vec<String>,
     pub stop: Vec<String>,
     pub include_stop_str_in_output: bool,
     pub skip_special_tokens: bool,
@@ -25,6 +27,25 @@ pub struct GenerateRequest {
     pub priority: i32,
     /// Requests share cached prefixes only within one salt.
     pub cache_salt: Option<String>,
+}
+
+impl GenerateRequest {
+    /// One choice with the defaults of the API; set the rest by struct update.
+    pub fn new(prompt: Prompt) -> Self {
+        Self {
+            prompt,
+            n: 1,
+            max_tokens: None,
+            sampling: SamplingParams::default(),
+            ignore_eos: false,
+            bad_words: Vec::new(),
+            stop: Vec::new(),
+            include_stop_str_in_output: false,
+            skip_special_tokens: true,
+            priority: 0,
+            cache_salt: None,
+        }
+    }
 }
 
 /// What to continue.

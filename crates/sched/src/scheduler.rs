@@ -97,7 +97,8 @@ struct RowInFlight {
 }
 
 impl Scheduler {
-    pub fn new(capacity: &KvCapacity, limits: Limits) -> Result<Self, KvError> {
+    /// `epoch` is 0, or larger than that of an earlier scheduler of the same executor.
+    pub fn new(capacity: &KvCapacity, limits: Limits, epoch: u32) -> Result<Self, KvError> {
         Layout::new(capacity)?;
         let limits = Limits {
             max_rows: limits.max_rows.clamp(1, capacity.max_rows),
@@ -114,7 +115,7 @@ impl Scheduler {
             dropped: Vec::new(),
             in_flight: VecDeque::new(),
             spare: Vec::new(),
-            epoch: 0,
+            epoch,
             step: 0,
             stay: 0,
             counters: Counters::default(),

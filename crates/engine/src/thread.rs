@@ -1,0 +1,72 @@
+//! The engine thread: feeds EngineCore with messages and the time, and parks when there is nothing to do.
+//!
+//! This is the engine's edge: a panic inside a step ends here, as a failure of the requests that were open.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::Receiver;
+use std::time::Duration;
+
+use crate::State;
+use crate::core::{Activity, EngineCore, Fatal};
+use crate::inbox::Message;
+use crate::shared::Shared;
+
+/// Runs until it is told to stop, nobody can send anything any more, or the executor is beyond help.
+pub(crate) fn run(mut core: EngineCore, inbox: &Receiver<Message>, shared: &Shared) {
+    match serve(&mut core, inbox, shared) {
+        Ok(()) => tracing::info!("the engine stops"),
+        Err(Fatal(reason)) => tracing::error!(reason, "the engine stops; it cannot go on"),
+    }
+    shared.advance(State::Stopped);
+    core.fail_all("The engine has stopped.");
+    shared.publish(core.stats());
+}
+
+fn serve(core: &mut EngineCore, inbox: &Receiver<Message>, shared: &Shared) -> Result<(), Fatal> {
+    let mut messages = Vec::new();
+    let mut deadline = None;
+    let mut activity = Activity::Idle;
+    loop {
+        if activity == Activity::Idle && deadline.is_some() {
+            return Ok(());
+        }
+        if activity == Activity::Idle {
+            let Ok(message) = inbox.recv() else { return Ok(()) };
+            messages.push(message);
+        }
+        messages.extend(inbox.try_iter());
+        deadline = messages.iter().filter_map(stop).chain(deadline).min();
+        if deadline.is_some_and(|deadline| shared.now() >= deadline) {
+            core.step(messages.drain(..), shared.now())?;
+            core.fail_all("The server is shutting down.");
+            return Ok(());
+        }
+        shared.begin_step();
+        let outcome = step(core, &mut messages, shared);
+        shared.end_step();
+        shared.publish(core.stats());
+        activity = outcome?;
+    }
+}
+
+fn stop(message: &Message) -> Option<Duration> {
+    match message {
+        Message::Stop { deadline } => Some(*deadline),
+        _ => None,
+    }
+}
+
+fn step(core: &mut EngineCore, messages: &mut Vec<Message>, shared: &Shared) -> Result<Activity, Fatal> {
+    let attempt = AssertUnwindSafe(|| core.step(messages.drain(..), shared.now()));
+    catch_unwind(attempt).unwrap_or_else(|panic| {
+        messages.clear();
+        core.rebuild(what(&panic))?;
+        Ok(Activity::Idle)
+    })
+}
+
+fn what(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic without a message")
+}
