@@ -43,6 +43,9 @@ const DRAWING: &[Arrows] = &[
 /// Tests may also use these, wherever they are, and whatever their crate reaches.
 const TEST_ONLY: &[&str] = &["sim", "testkit"];
 
+/// What is written over `Backend` needs some backend to test it on.
+const ON_A_BACKEND: &[&str] = &["models", "nn", "runner"];
+
 /// Who must never reach whom, over any number of arrows.
 const APART: &[(&str, &[&str])] = &[
     ("sched", &["text", "engine", "tensor", "sampler"]),
@@ -76,7 +79,8 @@ pub(super) fn not_drawn(tree: &Tree) -> Vec<Violation> {
             };
             let drawn = |to: &String| {
                 let listed = |list: &[&str]| list.contains(&to.as_str());
-                arrows.to == ANY || listed(arrows.to) || listed(extra) || below.contains(to)
+                let backend = section == Section::Dev && to == "kernels" && ON_A_BACKEND.contains(&from.as_str());
+                arrows.to == ANY || listed(arrows.to) || listed(extra) || below.contains(to) || backend
             };
             let undrawn = targets.iter().filter(|to| !drawn(to));
             violations.extend(
