@@ -2,20 +2,25 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
 
 use super::{Context, Counts};
 
 /// Tests read the model's path from here.
-pub(super) const VARIABLE: &str = "TOKENMILL_TEST_MODEL";
+const VARIABLE: &str = "TOKENMILL_TEST_MODEL";
 
-/// Builds the binary and pulls the default model into the cache; its path is kept for the parts that follow.
+/// Builds the binary and pulls the default model into the cache; its path is kept for the parts that follow. A file that
+/// was named from outside is taken instead.
 pub(super) fn fetch(context: &Context) -> Result<Counts> {
+    if let Some(path) = given() {
+        println!("{VARIABLE} names {}", path.display());
+        return Ok(Counts::one(path.is_file()));
+    }
     let mut pull = context.cargo(&["run", "--quiet", "--package", "tokenmill", "--", "pull"]);
     println!("$ tokenmill pull");
-    let output = pull.stderr(std::process::Stdio::inherit()).output().context("cannot start cargo")?;
+    let output = pull.stderr(Stdio::inherit()).output().context("cannot start cargo")?;
     ensure!(output.status.success(), "tokenmill pull failed; tests of the default model will be skipped");
     let path = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
     ensure!(path.is_file(), "tokenmill pull printed {}, which is no file", path.display());
@@ -24,14 +29,20 @@ pub(super) fn fetch(context: &Context) -> Result<Counts> {
     Ok(Counts::one(true))
 }
 
-/// Tells `command` where the model is, if it was ever fetched. A path given from outside stays.
+/// The model's file, if it is named from outside or was ever fetched.
+pub(super) fn path(context: &Context) -> Option<PathBuf> {
+    given().or_else(|| fs::read_to_string(record(context)).ok().map(PathBuf::from)).filter(|path| path.is_file())
+}
+
+/// Tells `command` where the model is.
 pub(super) fn name_to(context: &Context, command: &mut Command) {
-    if std::env::var_os(VARIABLE).is_some() {
-        return;
-    }
-    if let Ok(path) = fs::read_to_string(record(context)) {
+    if let Some(path) = path(context) {
         command.env(VARIABLE, path);
     }
+}
+
+fn given() -> Option<PathBuf> {
+    std::env::var_os(VARIABLE).map(PathBuf::from)
 }
 
 fn record(context: &Context) -> PathBuf {

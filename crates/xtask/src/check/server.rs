@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use super::{Context, command};
+use super::{Context, command, model};
 
 const READY_WITHIN: Duration = Duration::from_secs(120);
 const GONE_WITHIN: Duration = Duration::from_secs(60);
@@ -32,7 +32,8 @@ impl Server {
         let log = context.target().join("check-server.log");
         let file = fs::File::create(&log).context("cannot write the server's log")?;
         let mut serve = context.command(context.target().join("debug/tokenmill"));
-        serve.args(["serve", "--port", &address.port().to_string()]).stdout(file.try_clone()?).stderr(file);
+        serve.arg("serve").args(model::path(context)).args(["--port", &address.port().to_string()]);
+        serve.stdout(file.try_clone()?).stderr(file);
         println!("$ tokenmill serve --port {} (log: {})", address.port(), log.display());
         let child = serve.spawn().context("cannot start the server")?;
         let mut server = Self { child, address, log };
