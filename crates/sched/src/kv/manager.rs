@@ -165,19 +165,6 @@ impl KvManager {
         }
         self.pools.iter().zip(&held).try_for_each(|(pool, held)| pool.audit(held))
     }
-
-    /// Positions `start .. end` are about to be written: nobody else may hold or find those blocks.
-    pub fn audit_write(&self, tables: &Tables, start: u32, end: u32) -> Result<(), String> {
-        for (group, entries) in self.groups.iter().zip(tables.groups()) {
-            let pool = &self.pools[group.pool];
-            for &block in &entries[group.mapping.block_idx(start)..group.mapping.num_blocks(end) as usize] {
-                if pool.references(block) != 1 || pool.is_published(block) {
-                    return Err(format!("{block:?} is written while others may read it"));
-                }
-            }
-        }
-        Ok(())
-    }
 }
 
 fn told(block: BlockId) -> BlockId {
@@ -258,16 +245,6 @@ mod tests {
             assert_eq!(span.map(|span| span.len), blocks, "{num_tokens} tokens");
             kv.audit([&tables].into_iter()).expect("references match");
         }
-    }
-
-    #[test]
-    fn a_found_block_must_not_be_written() {
-        let tokens: Vec<u32> = (0..8).collect();
-        let (mut kv, chains) = warm(&capacity(9, &[4]), &tokens);
-        let (mut tables, _) = kv.take_prefix(&chains, 4);
-        kv.grow(&mut tables, 8, &mut Vec::new()).expect("there is room");
-        assert_eq!(kv.audit_write(&tables, 4, 8), Ok(()));
-        assert!(kv.audit_write(&tables, 3, 8).is_err());
     }
 
     #[test]

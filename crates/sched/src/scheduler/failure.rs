@@ -1,5 +1,7 @@
 //! What is left of the plan when the executor fails.
 
+use std::collections::BTreeSet;
+
 use contract::SchedulerOutput;
 
 use super::{Scheduler, StepInFlight};
@@ -47,16 +49,12 @@ impl Scheduler {
     /// executor with it.
     pub fn lost(&mut self, progress: &mut Vec<Progress>) {
         self.epoch += 1;
-        while let Some(mut step) = self.in_flight.pop_front() {
-            for work in step.rows.drain(..) {
-                if let Some(running) = self.rows.get_mut(work.row).filter(|running| running.stay == work.stay) {
-                    running.stream.losses += 1;
-                }
-            }
-            self.spare.push(step);
-        }
+        let suspects: BTreeSet<u64> =
+            self.in_flight.drain(..).flat_map(|step| step.rows).map(|work| work.stay).collect();
         while let Some(row) = self.rows.ranked(0) {
-            let (waiting, tables) = self.rows.remove(row).preempt();
+            let mut running = self.rows.remove(row);
+            running.stream.losses += u32::from(suspects.contains(&running.stay));
+            let (waiting, tables) = running.preempt();
             self.kv.release(tables);
             if waiting.stream.losses < MAX_LOSSES {
                 self.waiting.push(waiting);
