@@ -1,1 +1,64 @@
+//! HTTP: OpenAI's API over an [`EngineHandle`]. The only crate that knows HTTP and the API's JSON; it knows no tensor.
+//!
+//! A request's way: `listen` → `headers` → `auth` → `routes` → `body` → `fields` and `params` → the engine; and back:
+//! `generation` merges the engine's events, a `shape` words them, `sse` streams the pieces or `fold` adds them up.
 
+mod app;
+mod auth;
+mod body;
+mod config;
+mod error;
+mod fields;
+mod fold;
+mod generation;
+mod headers;
+mod ids;
+mod listen;
+mod messages;
+mod metrics;
+mod params;
+mod routes;
+mod shape;
+mod sse;
+
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+
+use engine::EngineHandle;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+pub use config::{RequestLimits, ServerConfig, Timeouts};
+
+/// Serves until `stop` is ready; then refuses new requests, lets running ones finish within
+/// `ServerConfig::shutdown_timeout`, stops the engine and returns.
+///
+/// # Panics
+/// If `config` has no model name.
+pub async fn serve(
+    listener: TcpListener,
+    engine: EngineHandle,
+    config: ServerConfig,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
+    let app = Arc::new(app::App::new(engine.clone(), config));
+    let (close, closed) = watch::channel(false);
+    let serving = listen::run(listener, routes::router(Arc::clone(&app)), &app.config.timeouts, closed);
+    let ending = async {
+        stop.await;
+        shut_down(engine, app.config.shutdown_timeout).await;
+        close.send_replace(true);
+    };
+    tokio::join!(serving, ending);
+    Ok(())
+}
+
+/// The probes and the refusals go on being served meanwhile.
+async fn shut_down(engine: EngineHandle, timeout: std::time::Duration) {
+    engine.drain();
+    tracing::info!(timeout_s = timeout.as_secs_f32(), "shutting down: no new requests, running ones finish");
+    if tokio::task::spawn_blocking(move || engine.shutdown(timeout)).await.is_err() {
+        tracing::error!("the engine's shutdown panicked");
+    }
+}
