@@ -83,6 +83,19 @@ fn their_text_sides_are_whole() {
     assert_eq!((special.bos.as_deref(), special.eos.as_deref()), (Some("<bos>"), Some("<eos>")));
 }
 
+#[test]
+fn the_default_template_comes_first() {
+    let folder = folder("templates");
+    for file in ["config.json", "model.safetensors", "tokenizer.json"] {
+        std::fs::copy(tiny("llama").join(file), folder.join(file)).unwrap();
+    }
+    let named = r#"{"chat_template": [{"name": "rag", "template": "R"}, {"name": "default", "template": "D"}]}"#;
+    std::fs::write(folder.join("tokenizer_config.json"), named).unwrap();
+    let source = Checkpoint::open(&folder).unwrap().text_source().unwrap();
+    let sources: Vec<&str> = source.chat_templates.iter().map(|template| template.source.as_str()).collect();
+    assert_eq!((sources, source.chat_template()), (vec!["D", "R"], Some("D")));
+}
+
 /// A safetensors file of one bf16 tensor `[2]`.
 fn one_tensor(name: &str) -> Vec<u8> {
     let header = format!(r#"{{"{name}":{{"dtype":"BF16","shape":[2],"data_offsets":[0,4]}}}}"#);

@@ -226,9 +226,10 @@ fn no_truncation_and_no_flipped_bit_panics() {
         std::fs::write(&path, &bytes[..len]).unwrap();
         assert!(Checkpoint::open(&path).is_err(), "{len} of {} bytes were enough", bytes.len());
     }
-    for bit in 0..bytes.len() * 8 {
+    // One bit of each byte in turn, and the sign or the highest bit of its length.
+    for (at, mask) in (0..bytes.len()).flat_map(|at| [(at, 1 << (at % 8)), (at, 0x80)]) {
         let mut flipped = bytes.clone();
-        flipped[bit / 8] ^= 1 << (bit % 8);
+        flipped[at] ^= mask;
         std::fs::write(&path, &flipped).unwrap();
         read_everything(&path);
     }

@@ -45,10 +45,11 @@ pub(super) fn read(folder: &Path) -> Result<TextSource, WeightsError> {
     let path = folder.join("tokenizer.json");
     let tokenizer_json = json::bytes(&path)?;
     let written: Written = json::parse_optional(&folder.join("tokenizer_config.json"))?.unwrap_or_default();
-    let chat_templates = match template_file(folder)? {
+    let mut chat_templates = match template_file(folder)? {
         Some(source) => vec![default_template(source)],
         None => written.chat_template.map(Templates::into_sources).unwrap_or_default(),
     };
+    chat_templates.sort_by_key(|template| template.name != "default");
     let text = |token: Option<Token>| token.map(Token::into_text);
     let special = SpecialTokens {
         bos: text(written.bos_token),
