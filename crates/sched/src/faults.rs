@@ -20,6 +20,10 @@ pub enum Fault {
     AbortTwice,
     /// Blocks are published before the executor vouched for them.
     EarlyPublish,
+    /// Blocks are published although the row's logits were not finite.
+    PublishNonFinite,
+    /// A prefix hit may leave nothing to sample from.
+    ReadWholePrompt,
     /// Results are applied to whoever has the row now.
     StaleResult,
     /// The prefix map outlives the executor's memory.

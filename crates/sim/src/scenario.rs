@@ -84,9 +84,10 @@ fn draw_capacity(rng: &mut Rng, max_model_len: u32, depth: u32) -> KvCapacity {
         })
         .collect();
     let longest: u32 = groups.iter().map(|group| max_model_len.div_ceil(group.block_size)).sum();
-    let blocks = match rng.range(0, 3) {
+    let blocks = match rng.range(0, 4) {
         0 => num_groups + rng.range(0, longest),
         1 => longest + rng.range(0, 3),
+        2 => longest + rng.range(0, longest),
         _ => longest * rng.range(1, 5),
     };
     KvCapacity {
@@ -148,7 +149,8 @@ impl<'a> Drawer<'a> {
         let prompt_len = prompt.len() as u32;
         // The token sampled last needs no KV.
         let room = (self.max_model_len - prompt_len).min(self.max_kv_tokens + 1 - prompt_len);
-        let max_tokens = self.rng.range(0, 24).min(room);
+        let max_tokens = self.rng.pick(&[4, 24, 60]);
+        let max_tokens = self.rng.range(0, max_tokens).min(room);
         let tenant = self.rng.range(0, 2);
         let poison_at = (self.has_poison && self.rng.chance(200)).then(|| self.rng.range(0, 40) as u8);
         let n = if self.rng.chance(200) { self.rng.range(2, 4) } else { 1 };

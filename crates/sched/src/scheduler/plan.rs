@@ -134,10 +134,11 @@ impl Scheduler {
         let row = self.rows.vacancy().expect("the caller has seen a vacancy");
         let stream = &mut waiting.stream;
         stream.chains.extend(&stream.tokens);
-        let readable = if stream.wants_prompt() { 0 } else { stream.len() - 1 };
+        let unread = u32::from(!faults::is(Fault::ReadWholePrompt));
+        let readable = if stream.wants_prompt() { 0 } else { stream.len() - unread };
         let (tables, mut computed) = self.kv.take_prefix(&stream.chains, readable);
         if faults::is(Fault::KeepComputed) && stream.started {
-            computed = readable;
+            computed = stream.len() - 1;
         }
         self.stay += 1;
         waiting.start(row, self.stay, tables, computed)

@@ -33,6 +33,9 @@ impl Scheduler {
         let Some(running) = self.rows.get_mut(work.row).filter(is_current) else { return };
         running.pending -= u32::from(work.samples);
         if result.outcome == Outcome::NonFinite {
+            if faults::is(Fault::PublishNonFinite) {
+                self.kv.publish(&mut running.tables, &running.stream.chains, work.end.min(running.stream.len()));
+            }
             progress.push(Progress::Failed { id: work.id, why: Why::NonFinite });
             return self.finish(work);
         }
@@ -68,6 +71,7 @@ fn report_prompt(running: &mut Running, work: RowInFlight, logprobs: Span, progr
     }
     let per_position = 1 + running.stream.sampling.prompt_logprobs.unwrap_or(0);
     let len = work.prompt_positions * per_position;
+    assert!(len <= logprobs.len, "every prompt position that was asked for has its log probabilities");
     running.stream.prompt_reported += work.prompt_positions;
     progress.push(Progress::Prompt { id: work.id, logprobs: Span { start: logprobs.start, len } });
     Span { start: logprobs.start + len, len: logprobs.len - len }
