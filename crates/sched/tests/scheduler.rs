@@ -75,7 +75,7 @@ impl Desk {
             prompt: ask.prompt,
             chains,
             max_tokens: ask.max_tokens,
-            sampling: vec![Arc::new(ask.sampling); ask.n],
+            sampling: (0..ask.n).map(|_| Arc::new(ask.sampling.clone())).collect(),
             adapter: None,
         })
     }
