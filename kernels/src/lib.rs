@@ -5,4 +5,7 @@
 #![allow(unsafe_code)]
 
 pub mod cpu;
+mod memory;
 pub mod reference;
+
+use memory::free_bytes;

@@ -12,6 +12,7 @@ mod isa;
 mod matmul;
 mod norm;
 mod pool;
+mod roofline;
 mod rope;
 mod sample;
 mod simd;
@@ -41,6 +42,7 @@ use sample::Samplers;
 pub use arena::Buf;
 pub use cache::Cache;
 pub use isa::Isa;
+pub use roofline::Peaks;
 pub use weight::Weight;
 
 /// How to run.
@@ -164,7 +166,7 @@ impl Backend for Cpu {
     }
 
     fn memory(&self) -> Memory {
-        Memory { free: free_bytes(), resident: self.resident }
+        Memory { free: crate::free_bytes(), resident: self.resident }
     }
 
     fn block_bytes(&self, spec: &CacheSpec) -> u64 {
@@ -314,13 +316,4 @@ impl Backend for Cpu {
         out.extend_from_slice(unsafe { std::slice::from_raw_parts(buf.ptr(), buf.len()) });
         Ok(())
     }
-}
-
-/// What the system could give without swapping.
-fn free_bytes() -> u64 {
-    let info = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let line = info.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
-    let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
-    // Where the system does not say, half of what a small machine has.
-    kib.map_or(4 << 30, |kib| kib << 10)
 }
