@@ -1,0 +1,66 @@
+//! Matrices as f32, multiplied by candle.
+//!
+//! A matmul library picks its kernels by the number of rows, and with them the order of its sums. So every call has
+//! [`TILE`] rows, the last ones padded with zeros: then a row's sum runs over K the same way in any batch.
+
+use candle_core::{Device, Tensor};
+use quant::Stored;
+use tensor::LoadError;
+
+/// Rows of each multiplication.
+const TILE: usize = 32;
+
+/// A dequantized matrix `[N, K]`.
+pub struct Weight {
+    matrix: Tensor,
+    rows: usize,
+    cols: usize,
+}
+
+impl Weight {
+    /// Stacks `parts` along the output.
+    pub(super) fn new(parts: &[Stored<'_>]) -> Result<Self, LoadError> {
+        let cols = parts.first().map_or(0, |part| part.cols);
+        if parts.iter().any(|part| part.cols != cols) {
+            return Err(LoadError::Shape("fused matrices have one number of columns".to_owned()));
+        }
+        let rows = parts.iter().map(|part| part.rows).sum();
+        let values: Vec<f32> = parts.iter().flat_map(|part| part.dequantize()).collect();
+        let matrix = Tensor::from_vec(values, (rows, cols), &Device::Cpu);
+        Ok(Self { matrix: matrix.map_err(|error| LoadError::Shape(error.to_string()))?, rows, cols })
+    }
+
+    pub(super) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    pub(super) fn cols(&self) -> usize {
+        self.cols
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        (self.rows * self.cols * size_of::<f32>()) as u64
+    }
+
+    /// One row of the matrix.
+    pub(super) fn row(&self, row: usize) -> Vec<f32> {
+        self.matrix.get(row).and_then(|row| row.to_vec1()).expect("tokens are within the vocabulary")
+    }
+
+    /// `x [M, K]` times the transpose: `[M, N]`, row-major.
+    pub(super) fn multiply(&self, x: &[f32]) -> Vec<f32> {
+        let mut out = Vec::with_capacity(x.len() / self.cols * self.rows);
+        for tile in x.chunks(TILE * self.cols) {
+            let product = self.multiply_tile(tile).expect("a tile has the matrix's columns");
+            out.extend_from_slice(&product[..tile.len() / self.cols * self.rows]);
+        }
+        out
+    }
+
+    fn multiply_tile(&self, tile: &[f32]) -> candle_core::Result<Vec<f32>> {
+        let mut padded = tile.to_vec();
+        padded.resize(TILE * self.cols, 0.0);
+        let x = Tensor::from_vec(padded, (TILE, self.cols), &Device::Cpu)?;
+        x.matmul(&self.matrix.t()?)?.flatten_all()?.to_vec1()
+    }
+}
