@@ -106,7 +106,11 @@ mod tests {
     fn counts_round_as_their_names_say() {
         let mapping = SlotMapping::new(16);
         for (tokens, blocks, full) in [(0, 0, 0), (1, 1, 0), (15, 1, 0), (16, 1, 1), (17, 2, 1)] {
-            assert_eq!((mapping.num_blocks(tokens), mapping.num_full_blocks(tokens)), (blocks, full), "{tokens} tokens");
+            assert_eq!(
+                (mapping.num_blocks(tokens), mapping.num_full_blocks(tokens)),
+                (blocks, full),
+                "{tokens} tokens"
+            );
         }
     }
 }

@@ -7,17 +7,20 @@ use crate::{AdapterId, KvCapacity, ModelRunnerOutput, RowId, SchedulerOutput};
 /// Runs steps. Built by a factory on the engine's own thread and never shared.
 ///
 /// Call order per step: `submit`, then `sample` exactly once; `wait` returns the oldest step in flight. At most
-/// `KvCapacity::depth` steps are between `submit` and `wait`.
+/// `KvCapacity::depth` steps are between `submit` and `wait`. Steps take effect in the order in which they were
+/// submitted: a block may be given to another row while an earlier step still writes to it for the old one.
 pub trait Executor {
     fn capacity(&self) -> &KvCapacity;
 
     /// Enqueues the forward.
     fn submit(&mut self, plan: &SchedulerOutput) -> Result<(), ExecutorError>;
 
-    /// Enqueues the sampling of the step submitted last; `masks` holds rows whose `Want::masked` is set.
+    /// Enqueues the sampling of the step submitted last; `masks` holds rows whose `Want::masked` is set. A refusal leaves
+    /// the step half done and is answered with a restart.
     fn sample(&mut self, masks: &Masks) -> Result<(), ExecutorError>;
 
-    /// Waits for the oldest step in flight and overwrites `out` with its result.
+    /// Waits for the oldest step in flight and overwrites `out` with its result. After a refusal that step is over: its
+    /// rows are dropped.
     fn wait(&mut self, out: &mut ModelRunnerOutput) -> Result<(), ExecutorError>;
 
     /// Rare and slow operations, between steps.
@@ -60,9 +63,16 @@ pub struct Masks {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Control {
     /// Starts over after `Lost`: no rows, no KV; plans carry this epoch from now on.
-    Restart { epoch: u32 },
-    LoadAdapter { id: AdapterId, path: std::path::PathBuf },
-    UnloadAdapter { id: AdapterId },
+    Restart {
+        epoch: u32,
+    },
+    LoadAdapter {
+        id: AdapterId,
+        path: std::path::PathBuf,
+    },
+    UnloadAdapter {
+        id: AdapterId,
+    },
     /// Gives device memory back; `Restart` wakes.
     Sleep,
 }

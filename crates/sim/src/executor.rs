@@ -6,13 +6,14 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use contract::{
-    AddRow, BlockId, Control, Executor, ExecutorError, GroupId, KvCapacity, Masks, ModelRunnerOutput, Outcome, RowId,
-    RowOut, RowWork, SamplingParams, SchedulerOutput, SlotMapping, Span, TokenId,
+    Control, Executor, ExecutorError, KvCapacity, Masks, ModelRunnerOutput, Outcome, RowId, RowOut, RowWork,
+    SchedulerOutput, Span,
 };
 use sched::Prices;
 
 use crate::chaos::{Chaos, Journal, Misfortune};
-use crate::model::{self, POISON, State, Tag};
+use crate::device::Device;
+use crate::model;
 
 /// What to pretend.
 #[derive(Clone, Debug)]
@@ -62,28 +63,14 @@ impl SimConfig {
 /// Its methods panic where the plan breaks a rule: that is what it is for.
 pub struct SimExecutor {
     config: SimConfig,
-    mappings: Vec<SlotMapping>,
-    /// Per group, one integer per slot of its pool.
-    slots: Vec<Vec<u64>>,
-    /// Per pool, how many table entries name each block.
-    holders: Vec<Vec<u32>>,
-    rows: Vec<Option<Row>>,
+    device: Device,
     results: VecDeque<StepResult>,
     misfortune: Misfortune,
     journal: Arc<Mutex<Journal>>,
     epoch: u32,
+    /// Known after the first step of an epoch.
     next_step: Option<u64>,
     is_lost: bool,
-}
-
-struct Row {
-    /// Known and sampled.
-    tokens: Vec<TokenId>,
-    prompt_len: u32,
-    computed: u32,
-    tables: Vec<Vec<BlockId>>,
-    sampling: Arc<SamplingParams>,
-    tag: Tag,
 }
 
 /// A step between `submit` and `wait`.
@@ -97,12 +84,8 @@ struct StepResult {
 
 impl SimExecutor {
     pub fn new(config: SimConfig) -> Self {
-        let capacity = &config.capacity;
         Self {
-            mappings: capacity.groups.iter().map(|group| SlotMapping::new(group.block_size)).collect(),
-            slots: Vec::new(),
-            holders: Vec::new(),
-            rows: Vec::new(),
+            device: Device::new(&config.capacity, config.tagged),
             results: VecDeque::new(),
             misfortune: Misfortune::new(config.chaos),
             journal: Arc::default(),
@@ -111,27 +94,10 @@ impl SimExecutor {
             is_lost: false,
             config,
         }
-        .emptied()
     }
 
     pub(crate) fn journal(&self) -> Arc<Mutex<Journal>> {
         Arc::clone(&self.journal)
-    }
-
-    fn emptied(mut self) -> Self {
-        self.empty();
-        self
-    }
-
-    /// No rows, and every slot poisoned.
-    fn empty(&mut self) {
-        let capacity = &self.config.capacity;
-        let num_slots = |group: &contract::Group| capacity.pools[group.pool.idx()].blocks * group.block_size;
-        self.slots = capacity.groups.iter().map(|group| vec![POISON; num_slots(group) as usize]).collect();
-        self.holders = capacity.pools.iter().map(|pool| vec![0; pool.blocks as usize]).collect();
-        self.rows = (0..capacity.max_rows).map(|_| None).collect();
-        self.results.clear();
-        self.next_step = None;
     }
 
     /// Fails this call if it is its turn. A refusal hits the step of `seeds`, a loss that and all steps in flight.
@@ -149,7 +115,7 @@ impl SimExecutor {
 
     fn seeds(&self, plan: &SchedulerOutput) -> Vec<u64> {
         let added = |row| plan.add.iter().find(|add| add.row == row).map(|add| add.sampling.seed);
-        let present = |row: RowId| self.rows[row.idx()].as_ref().map(|row| row.sampling.seed);
+        let present = |row: RowId| self.device.row(row).map(|row| row.sampling.seed);
         plan.work.iter().filter_map(|work| added(work.row).or_else(|| present(work.row))).collect()
     }
 
@@ -170,57 +136,21 @@ impl SimExecutor {
         self.next_step = Some(plan.step + 1);
     }
 
-    fn drop_row(&mut self, row: RowId) {
-        let row = self.rows[row.idx()].take().unwrap_or_else(|| panic!("{row:?} is dropped and was never added"));
-        for (group, blocks) in row.tables.iter().enumerate() {
-            blocks.iter().for_each(|&block| *self.holder(group, block) -= 1);
-        }
-    }
-
-    fn add_row(&mut self, add: &AddRow, plan: &SchedulerOutput) {
-        let tokens = add.tokens.of(&plan.tokens).to_vec();
-        assert!(self.rows[add.row.idx()].is_none(), "{:?} is added twice", add.row);
-        assert!(add.computed < tokens.len() as u32, "{:?} has nothing left to compute", add.row);
-        assert!((1..=tokens.len() as u32).contains(&add.prompt_len), "{:?} has an impossible prompt", add.row);
-        let tag = if self.config.tagged { Tag::of(add.sampling.seed) } else { Tag::default() };
-        let tables = vec![Vec::new(); self.mappings.len()];
-        let sampling = Arc::clone(&add.sampling);
-        let row = Row { tokens, prompt_len: add.prompt_len, computed: add.computed, tables, sampling, tag };
-        self.rows[add.row.idx()] = Some(row);
-        self.grow(add.row, add.blocks.of(&plan.blocks));
-    }
-
-    fn grow(&mut self, row: RowId, blocks: &[(GroupId, BlockId)]) {
-        for &(group, block) in blocks {
-            assert!(!block.is_null(), "{row:?} is given the null block");
-            *self.holder(group.idx(), block) += 1;
-            self.row(row).tables[group.idx()].push(block);
-        }
-    }
-
-    fn holder(&mut self, group: usize, block: BlockId) -> &mut u32 {
-        &mut self.holders[self.config.capacity.groups[group].pool.idx()][block.idx()]
-    }
-
-    fn row(&mut self, row: RowId) -> &mut Row {
-        self.rows[row.idx()].as_mut().unwrap_or_else(|| panic!("{row:?} has work and was never added"))
-    }
-
     /// Writes the KV of the row's share, then reads everything back for each position whose logits are wanted.
     fn forward(&mut self, work: &RowWork, plan: &SchedulerOutput, result: &mut StepResult) {
-        self.grow(work.row, work.new_blocks.of(&plan.blocks));
+        self.device.grow(work.row, work.new_blocks.of(&plan.blocks));
         let end = work.start + work.len;
-        let row = self.row(work.row);
+        let row = self.device.row_mut(work.row);
         assert_eq!(work.start, row.computed, "{:?} goes on where it was", work.row);
         assert!(work.len > 0 && end <= row.tokens.len() as u32, "{:?} computes a token that nobody knows", work.row);
         row.computed = end;
-        self.write(work);
+        self.device.write(work);
         if !work.want.sample && !work.want.prompt_logprobs {
             return;
         }
-        let row = self.rows[work.row.idx()].as_ref().expect("the row was just written");
+        let row = self.device.row(work.row).expect("the row was just written");
         let first = if work.want.prompt_logprobs { work.start } else { end - 1 };
-        let states = self.read(row, first, end);
+        let states = self.device.read(row, first, end);
         let out = &mut result.out;
         let mut logprobs = Span { start: out.logprobs.len() as u32, len: 0 };
         if work.want.prompt_logprobs {
@@ -248,35 +178,6 @@ impl SimExecutor {
         });
     }
 
-    fn write(&mut self, work: &RowWork) {
-        let row = self.rows[work.row.idx()].as_ref().expect("the caller has seen the row");
-        for (group, (mapping, blocks)) in self.mappings.iter().zip(&row.tables).enumerate() {
-            let holders = &self.holders[self.config.capacity.groups[group].pool.idx()];
-            for position in work.start..work.start + work.len {
-                let slot = mapping.slot(blocks, position);
-                let holders = holders[blocks[mapping.block_idx(position)].idx()];
-                assert_eq!(holders, 1, "{:?} writes position {position} where others read", work.row);
-                let kv = model::kv(row.tokens[position as usize], position, row.tag.tenant, group);
-                self.slots[group][slot.idx()] = if row.tag.is_poisoned_at(position) { POISON } else { kv };
-            }
-        }
-    }
-
-    /// What positions `first .. end` have read: everything up to and including themselves.
-    fn read(&self, row: &Row, first: u32, end: u32) -> Vec<u64> {
-        let mut states = vec![State::default(); self.mappings.len()];
-        let mut joined = Vec::with_capacity((end - first) as usize);
-        for position in 0..end {
-            for (group, state) in states.iter_mut().enumerate() {
-                state.read(self.slots[group][self.mappings[group].slot(&row.tables[group], position).idx()]);
-            }
-            if position >= first {
-                joined.push(State::join(states.iter().copied()));
-            }
-        }
-        joined
-    }
-
     fn elapsed_us(&self, plan: &SchedulerOutput) -> u32 {
         let prices = self.config.prices;
         let work = plan.work.iter().map(|work| prices.chunk(work.start, work.len)).sum::<u64>();
@@ -293,8 +194,8 @@ impl Executor for SimExecutor {
         let seeds = self.seeds(plan);
         self.check_plan(plan);
         self.strike(true, &seeds)?;
-        plan.drop.iter().for_each(|&row| self.drop_row(row));
-        plan.add.iter().for_each(|add| self.add_row(add, plan));
+        plan.drop.iter().for_each(|&row| self.device.drop_row(row));
+        plan.add.iter().for_each(|add| self.device.add_row(add, plan));
         let out = ModelRunnerOutput {
             epoch: plan.epoch,
             step: plan.step,
@@ -314,7 +215,7 @@ impl Executor for SimExecutor {
         assert!(!std::mem::replace(&mut result.is_sampled, true), "sample comes once per submit");
         let vocab = self.config.vocab_size;
         for (row, idx, state) in std::mem::take(&mut result.to_sample) {
-            let row = self.row(row);
+            let row = self.device.row_mut(row);
             let len = row.tokens.len() as u32;
             let token = model::sample(state, len, len - row.prompt_len, &row.sampling, vocab);
             row.tokens.push(token);
@@ -348,7 +249,9 @@ impl Executor for SimExecutor {
                 assert!(*epoch > self.epoch, "epochs only grow");
                 self.epoch = *epoch;
                 self.is_lost = false;
-                self.empty();
+                self.device = Device::new(&self.config.capacity, self.config.tagged);
+                self.results.clear();
+                self.next_step = None;
                 Ok(())
             }
             _ => Err(ExecutorError::Refused("the simulator only restarts".to_owned())),

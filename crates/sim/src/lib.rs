@@ -6,6 +6,7 @@
 
 mod chaos;
 mod client;
+mod device;
 mod executor;
 mod model;
 mod oracle;
