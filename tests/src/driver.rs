@@ -57,7 +57,11 @@ impl<'a> Driver<'a> {
     /// # Panics
     /// If the executor fails, or its pool is too small.
     pub fn generate(&mut self, requests: &[Request]) -> Vec<Vec<TokenId>> {
-        self.run(requests).into_iter().zip(requests).map(|(row, request)| row.tokens[request.prompt.len()..].to_vec()).collect()
+        self.run(requests)
+            .into_iter()
+            .zip(requests)
+            .map(|(row, request)| row.tokens[request.prompt.len()..].to_vec())
+            .collect()
     }
 
     /// Of each prompt token but the first: its log probability and those of the `num` best tokens.
@@ -71,7 +75,8 @@ impl<'a> Driver<'a> {
 
     fn run(&mut self, requests: &[Request]) -> Vec<Running> {
         self.next_block = 1;
-        let mut rows: Vec<Running> = requests.iter().enumerate().map(|(idx, request)| Running::new(idx, request)).collect();
+        let mut rows: Vec<Running> =
+            requests.iter().enumerate().map(|(idx, request)| Running::new(idx, request)).collect();
         let mut out = ModelRunnerOutput::default();
         for step in 0.. {
             if rows.iter().zip(requests).all(|(row, request)| row.is_done(request)) {

@@ -131,13 +131,15 @@ mod tests {
 
     #[test]
     fn the_longest_sequence_fits_the_cache() {
-        let plan = divide(RunnerOptions { kv_cache_memory: Some(5 << 20), ..RunnerOptions::default() }, 1 << 30).unwrap();
+        let plan =
+            divide(RunnerOptions { kv_cache_memory: Some(5 << 20), ..RunnerOptions::default() }, 1 << 30).unwrap();
         assert_eq!((plan.max_model_len, plan.kv_tokens()), (64, 64));
     }
 
     #[test]
     fn a_cache_that_holds_too_little_says_what_would_do() {
-        let options = RunnerOptions { kv_cache_memory: Some(5 << 20), max_model_len: Some(65), ..RunnerOptions::default() };
+        let options =
+            RunnerOptions { kv_cache_memory: Some(5 << 20), max_model_len: Some(65), ..RunnerOptions::default() };
         let message = divide(options, 1 << 30).unwrap_err().to_string();
         assert!(message.contains("64 tokens") && message.contains("6291456"), "{message}");
         let options = RunnerOptions { kv_cache_memory: Some(2 << 30), ..RunnerOptions::default() };

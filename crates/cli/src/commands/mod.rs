@@ -1,0 +1,8 @@
+//! One file per subcommand.
+
+pub mod doctor;
+pub mod models;
+pub mod plan;
+pub mod pull;
+pub mod run;
+pub mod serve;
