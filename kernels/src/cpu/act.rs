@@ -1,7 +1,8 @@
 //! Activations as matmuls read them: f32, or signed bytes with a scale a group of 32.
 //!
-//! `Int8G32` of `[rows, cols]`: bytes `[rows, cols]`, then scales `[rows, cols / 32]` f32, then `scale * sum of the
-//! bytes` in the same shape; the last makes a weight's minimum cost one multiply-add a group.
+//! `Int8G32` of `[rows, cols]`: bytes `[rows, cols]`, then `[rows, cols / 32]` each of scales, sums of the bytes (i32: where
+//! an instruction shifts signed bytes to unsigned ones, they take the shift off again), and `scale * sum` (a weight's
+//! minimum then costs one multiply-add a group).
 
 use tensor::{ActSet, Encoding};
 
@@ -14,7 +15,7 @@ pub(super) const GROUP: usize = 32;
 pub(super) fn bytes(encoding: Encoding, rows: usize, cols: usize) -> usize {
     match encoding {
         Encoding::F32 => rows * cols * 4,
-        Encoding::Int8G32 => rows * cols + 2 * rows * (cols / GROUP) * 4,
+        Encoding::Int8G32 => rows * cols + 3 * rows * (cols / GROUP) * 4,
         other => panic!("no CPU kernel reads activations as {other:?}"),
     }
 }
@@ -24,17 +25,20 @@ pub(super) fn bytes(encoding: Encoding, rows: usize, cols: usize) -> usize {
 pub(super) struct Int8 {
     pub q: *mut i8,
     pub scales: *mut f32,
-    pub sums: *mut f32,
+    pub sums: *mut i32,
+    pub scaled_sums: *mut f32,
 }
 
 impl Int8 {
     /// # Safety
     /// `base` holds `bytes(Int8G32, rows, cols)`.
     pub unsafe fn at(base: *mut f32, rows: usize, cols: usize) -> Self {
-        // SAFETY: all three parts lie within those bytes; `cols` is a multiple of 32, so floats stay aligned.
+        // SAFETY: all four parts lie within those bytes; `cols` is a multiple of 32, so floats stay aligned.
         unsafe {
+            let groups = rows * (cols / GROUP);
             let scales = base.cast::<u8>().add(rows * cols).cast::<f32>();
-            Self { q: base.cast(), scales, sums: scales.add(rows * (cols / GROUP)) }
+            let sums = scales.add(groups);
+            Self { q: base.cast(), scales, sums: sums.cast(), scaled_sums: sums.add(groups) }
         }
     }
 }
@@ -65,7 +69,7 @@ impl Emit {
             }
             if let Some(int8) = self.int8 {
                 let group = row * (self.cols / GROUP) + col / GROUP;
-                quantize::<S>(a, b, int8.q.add(row * self.cols + col), int8.scales.add(group), int8.sums.add(group));
+                quantize::<S>(a, b, &int8, row * self.cols + col, group);
             }
         }
     }
@@ -109,16 +113,19 @@ pub(super) fn fits(set: ActSet, cols: usize) -> bool {
 
 /// 32 values to bytes: the largest magnitude becomes 127; ties round to even.
 #[inline(always)]
-unsafe fn quantize<S: Simd>(a: S::F, b: S::F, q: *mut i8, scale: *mut f32, sum: *mut f32) {
-    // SAFETY: `q` holds 32 bytes, `scale` and `sum` a float each.
+unsafe fn quantize<S: Simd>(a: S::F, b: S::F, out: &Int8, at: usize, group: usize) {
+    // SAFETY: 32 bytes at `at` and one element of each other part belong to the group.
     unsafe {
-        let peak = S::peak(S::max(S::abs(a), S::abs(b)));
+        // A NaN makes the scale NaN, so that it is not lost on the way through bytes.
+        let peak = S::abs_peak(a, b);
         let step = peak / 127.0;
         let inverse = S::splat(if peak > 0.0 { 127.0 / peak } else { 0.0 });
         let (a, b) = (S::round(S::mul(a, inverse)), S::round(S::mul(b, inverse)));
-        S::store_i8(q, a);
-        S::store_i8(q.add(LANES), b);
-        *scale = step;
-        *sum = step * S::sum(S::to_f(S::add_i(a, b)));
+        S::store_i8(out.q.add(at), a);
+        S::store_i8(out.q.add(at + LANES), b);
+        let sum = S::sum_i(S::add_i(a, b));
+        *out.scales.add(group) = step;
+        *out.sums.add(group) = sum;
+        *out.scaled_sums.add(group) = step * sum as f32;
     }
 }

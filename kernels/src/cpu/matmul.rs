@@ -5,6 +5,8 @@
 //! reduced over k in one order, whatever the block: groups ascending, within a group exact integers, one multiply-add for
 //! the scale and one for the minimum (W4), or k ascending (Bf16, F32). So a row's bits do not depend on its neighbours.
 
+use std::mem::MaybeUninit;
+
 use tensor::Activation;
 
 use super::act::{Emit, GROUP, Int8};
@@ -116,12 +118,12 @@ impl Job<'_> {
     #[inline(always)]
     unsafe fn block<S: Simd, K: Block, const R: usize, const T: usize>(&self, row: usize) -> usize {
         let Matmul { weight, input, .. } = *self.matmul;
-        let mut sums = [0.0f32; MAX_ROWS * STRIP_COLS];
+        let mut sums = [const { MaybeUninit::<f32>::uninit() }; MAX_ROWS * STRIP_COLS];
         let mut tile = 0;
         // SAFETY: tiles stay within the strip, and `sums` holds `R` rows of it.
         unsafe {
             while tile < self.tiles {
-                let (w, out) = (weight.tile(self.first_tile + tile), sums.as_mut_ptr().add(tile * LANES));
+                let (w, out) = (weight.tile(self.first_tile + tile), sums.as_mut_ptr().cast::<f32>().add(tile * LANES));
                 if tile + T <= self.tiles {
                     K::block::<S, R, T>(w, weight.cols, input, row, out);
                     tile += T;
@@ -131,7 +133,7 @@ impl Job<'_> {
                 }
             }
             for idx in 0..R {
-                self.finish::<S>(row + idx, sums.as_ptr().add(idx * STRIP_COLS));
+                self.finish::<S>(row + idx, sums.as_ptr().cast::<f32>().add(idx * STRIP_COLS));
             }
         }
         R
@@ -288,7 +290,7 @@ impl Block for W4 {
                         let at = (row + i) * groups + group;
                         let step = S::mul(scale, S::splat(*x.scales.add(at)));
                         acc[i][j] = S::fma(S::to_f(dots[i][j]), step, acc[i][j]);
-                        acc[i][j] = S::fma(min, S::splat(*x.sums.add(at)), acc[i][j]);
+                        acc[i][j] = S::fma(min, S::splat(*x.scaled_sums.add(at)), acc[i][j]);
                     }
                 }
             }
@@ -315,8 +317,14 @@ impl Block for W8 {
                 let record: [*const u8; T] = std::array::from_fn(|j| w.add((j * groups + group) * W8_RECORD));
                 let q = x.q.add(row * cols + group * GROUP);
                 let mut dots = [[S::splat_i(0); T]; R];
+                for (i, dots) in dots.iter_mut().enumerate() {
+                    *dots = [S::unshift(*x.sums.add((row + i) * groups + group)); T];
+                }
                 for step in 0..8 {
-                    let bytes: [S::B; T] = std::array::from_fn(|j| S::load_b(record[j].add(W8_BYTES + step * 64)));
+                    let mut bytes = [S::load_b(record[0].add(W8_BYTES + step * 64)); T];
+                    for (bytes, record) in bytes.iter_mut().zip(&record) {
+                        *bytes = S::shift_bytes(S::load_b(record.add(W8_BYTES + step * 64)));
+                    }
                     for (i, dots) in dots.iter_mut().enumerate() {
                         let q = word(q.add(i * cols + step * 4));
                         for (dot, &bytes) in dots.iter_mut().zip(&bytes) {

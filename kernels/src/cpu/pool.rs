@@ -177,7 +177,9 @@ mod tests {
             for tiles in [0, 1, 2, 7, 1000] {
                 let counts: Vec<AtomicUsize> = (0..tiles).map(|_| AtomicUsize::new(0)).collect();
                 for round in 1..=50 {
-                    pool.run(tiles, &|idx| drop(counts[idx].fetch_add(1, SeqCst)));
+                    pool.run(tiles, &|idx| {
+                        counts[idx].fetch_add(1, SeqCst);
+                    });
                     assert!(counts.iter().all(|count| count.load(SeqCst) == round), "{threads} threads, {tiles} tiles");
                 }
             }
@@ -191,7 +193,9 @@ mod tests {
             let caught = catch_unwind(AssertUnwindSafe(|| pool.run(100, &|idx| assert!(idx != bad, "tile {bad}"))));
             assert!(caught.is_err());
             let done = AtomicUsize::new(0);
-            pool.run(100, &|_| drop(done.fetch_add(1, SeqCst)));
+            pool.run(100, &|_| {
+                done.fetch_add(1, SeqCst);
+            });
             assert_eq!(done.load(SeqCst), 100);
         }
     }

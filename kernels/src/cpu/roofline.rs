@@ -25,7 +25,7 @@ const STEPS: usize = 20_000;
 /// Jobs a thread, so that a thread that loses its core for a moment leaves work to the others.
 const JOBS: usize = 8;
 const READ_BYTES: usize = 256 << 20;
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 12;
 
 impl Cpu {
     /// Measures the peaks, in some tenths of a second; best of several rounds.

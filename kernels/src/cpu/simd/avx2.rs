@@ -71,11 +71,6 @@ impl Simd for Avx2 {
         both!(_mm256_max_ps, a, b)
     }
     #[inline(always)]
-    unsafe fn abs(a: F) -> F {
-        let mask = unsafe { [_mm256_castsi256_ps(_mm256_set1_epi32(i32::MAX)); 2] };
-        both!(_mm256_and_ps, a, mask)
-    }
-    #[inline(always)]
     unsafe fn fma(a: F, b: F, c: F) -> F {
         both!(_mm256_fmadd_ps, a, b, c)
     }
@@ -153,5 +148,31 @@ impl Simd for Avx2 {
             _mm256_madd_epi16(_mm256_maddubs_epi16(_mm256_abs_epi8(a), signed), _mm256_set1_epi16(1))
         };
         unsafe { Self::add_i(sum, [dot(a[0]), dot(a[1])]) }
+    }
+    #[inline(always)]
+    unsafe fn shift_bytes(a: I) -> I {
+        a
+    }
+    #[inline(always)]
+    unsafe fn unshift(_: i32) -> I {
+        unsafe { Self::splat_i(0) }
+    }
+    #[inline(always)]
+    unsafe fn sum_i(a: I) -> i32 {
+        let lanes: [i32; 8] = unsafe { std::mem::transmute(_mm256_add_epi32(a[0], a[1])) };
+        lanes.iter().sum()
+    }
+    /// As integers, magnitudes keep their order and a NaN is the largest.
+    #[inline(always)]
+    unsafe fn abs_peak(a: F, b: F) -> f32 {
+        unsafe {
+            let mask = _mm256_set1_epi32(i32::MAX);
+            let mut peak = _mm256_setzero_si256();
+            for half in [a[0], a[1], b[0], b[1]] {
+                peak = _mm256_max_epi32(peak, _mm256_and_si256(_mm256_castps_si256(half), mask));
+            }
+            let lanes: [i32; 8] = std::mem::transmute(peak);
+            f32::from_bits(lanes.iter().fold(0, |peak, &lane| lane.max(peak)) as u32)
+        }
     }
 }

@@ -57,10 +57,6 @@ impl Simd for Avx512 {
         unsafe { _mm512_max_ps(a, b) }
     }
     #[inline(always)]
-    unsafe fn abs(a: __m512) -> __m512 {
-        unsafe { _mm512_abs_ps(a) }
-    }
-    #[inline(always)]
     unsafe fn fma(a: __m512, b: __m512, c: __m512) -> __m512 {
         unsafe { _mm512_fmadd_ps(a, b, c) }
     }
@@ -111,14 +107,37 @@ impl Simd for Avx512 {
     unsafe fn dot_nibbles(sum: __m512i, a: __m512i, b: i32) -> __m512i {
         unsafe { _mm512_dpbusd_epi32(sum, a, _mm512_set1_epi32(b)) }
     }
-    /// `vpdpbusd` wants one unsigned side: `a + 128` is, and 128 times the sum of `b` is taken off again.
     #[inline(always)]
     unsafe fn dot_bytes(sum: __m512i, a: __m512i, b: i32) -> __m512i {
+        unsafe { _mm512_dpbusd_epi32(sum, a, _mm512_set1_epi32(b)) }
+    }
+    /// `vpdpbusd` wants one unsigned side: `a + 128` is.
+    #[inline(always)]
+    unsafe fn shift_bytes(a: __m512i) -> __m512i {
+        unsafe { _mm512_xor_si512(a, _mm512_set1_epi8(-128)) }
+    }
+    #[inline(always)]
+    unsafe fn unshift(sum: i32) -> __m512i {
+        unsafe { _mm512_set1_epi32(-128 * sum) }
+    }
+    #[inline(always)]
+    unsafe fn sum_i(a: __m512i) -> i32 {
+        unsafe { _mm512_reduce_add_epi32(a) }
+    }
+    /// As integers, magnitudes keep their order and a NaN is the largest.
+    #[inline(always)]
+    unsafe fn abs_peak(a: __m512, b: __m512) -> f32 {
         unsafe {
-            let b = _mm512_set1_epi32(b);
-            let shift = _mm512_set1_epi8(-128);
-            let shifted = _mm512_dpbusd_epi32(sum, _mm512_xor_si512(a, shift), b);
-            _mm512_sub_epi32(shifted, _mm512_dpbusd_epi32(_mm512_setzero_si512(), shift, b))
+            let bits = |x: __m512| _mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32(i32::MAX));
+            f32::from_bits(_mm512_reduce_max_epi32(_mm512_max_epi32(bits(a), bits(b))) as u32)
         }
+    }
+    #[inline(always)]
+    unsafe fn sum(a: __m512) -> f32 {
+        unsafe { _mm512_reduce_add_ps(a) }
+    }
+    #[inline(always)]
+    unsafe fn peak(a: __m512) -> f32 {
+        unsafe { _mm512_reduce_max_ps(a) }
     }
 }

@@ -42,8 +42,8 @@ pub(super) trait Simd: Copy + 'static {
     unsafe fn sub(a: Self::F, b: Self::F) -> Self::F;
     unsafe fn mul(a: Self::F, b: Self::F) -> Self::F;
     unsafe fn div(a: Self::F, b: Self::F) -> Self::F;
+    /// The larger; `b` where either is NaN.
     unsafe fn max(a: Self::F, b: Self::F) -> Self::F;
-    unsafe fn abs(a: Self::F) -> Self::F;
     /// `a * b + c`.
     unsafe fn fma(a: Self::F, b: Self::F, c: Self::F) -> Self::F;
     /// To the nearest integer, ties to even; `|x|` below 2^31.
@@ -66,8 +66,16 @@ pub(super) trait Simd: Copy + 'static {
     /// Lane `i` of the sum gains the products of the unsigned bytes `4 i .. 4 i + 4` of `a`, each at most 15, with
     /// the four signed bytes of `b`.
     unsafe fn dot_nibbles(sum: Self::I, a: Self::B, b: i32) -> Self::I;
-    /// The same for signed bytes; those of `b` are at least -127.
+    /// The same for signed bytes; those of `b` are at least -127. `a` went through [`Simd::shift_bytes`], and the sum
+    /// started from [`Simd::unshift`].
     unsafe fn dot_bytes(sum: Self::I, a: Self::B, b: i32) -> Self::I;
+    /// Signed bytes as `dot_bytes` takes them.
+    unsafe fn shift_bytes(a: Self::B) -> Self::B;
+    /// What makes up for the shift, given the sum of all the signed bytes that the shifted ones will be multiplied by.
+    unsafe fn unshift(sum: i32) -> Self::I;
+    unsafe fn sum_i(a: Self::I) -> i32;
+    /// Largest magnitude of the lanes; NaN if one is.
+    unsafe fn abs_peak(a: Self::F, b: Self::F) -> f32;
 
     /// Sum over the lanes, by halves: the same tree everywhere.
     #[inline(always)]
@@ -76,14 +84,14 @@ pub(super) trait Simd: Copy + 'static {
         unsafe { fold::<Self>(a, |x, y| x + y) }
     }
 
-    /// Largest lane.
+    /// Largest lane; a NaN may be passed over.
     #[inline(always)]
     unsafe fn peak(a: Self::F) -> f32 {
         // SAFETY: as above.
         unsafe { fold::<Self>(a, f32::max) }
     }
 
-    /// `e^x` to about 1e-7 relative; 0 below -87, and `x` at most 88.
+    /// `e^x` to about 1e-7 relative, for x up to 88; e^-87 below -87; NaN of NaN.
     #[inline(always)]
     unsafe fn exp(x: Self::F) -> Self::F {
         // SAFETY: lanes only.
@@ -114,7 +122,7 @@ unsafe fn exp<S: Simd>(x: S::F) -> S::F {
     const LN2_LOW: f32 = -2.121_944_4e-4;
     // SAFETY: lanes only; the clamp keeps `n` within the range of `exp2i`.
     unsafe {
-        let x = S::max(x, S::splat(-87.0));
+        let x = S::max(S::splat(-87.0), x);
         let n = S::round(S::mul(x, S::splat(std::f32::consts::LOG2_E)));
         let whole = S::to_f(n);
         let r = S::fma(whole, S::splat(-LN2_HIGH), x);

@@ -63,10 +63,6 @@ impl Simd for Portable {
         lanes(|i| if a[i] > b[i] { a[i] } else { b[i] })
     }
     #[inline(always)]
-    unsafe fn abs(a: F) -> F {
-        lanes(|i| a[i].abs())
-    }
-    #[inline(always)]
     unsafe fn fma(a: F, b: F, c: F) -> F {
         lanes(|i| a[i] * b[i] + c[i])
     }
@@ -121,5 +117,21 @@ impl Simd for Portable {
     unsafe fn dot_bytes(sum: I, a: [u8; 64], b: i32) -> I {
         let b = b.to_le_bytes();
         lanes(|i| (0..4).fold(sum[i], |sum, j| sum + i32::from(a[4 * i + j] as i8) * i32::from(b[j] as i8)))
+    }
+    #[inline(always)]
+    unsafe fn shift_bytes(a: [u8; 64]) -> [u8; 64] {
+        a
+    }
+    #[inline(always)]
+    unsafe fn unshift(_: i32) -> I {
+        [0; LANES]
+    }
+    #[inline(always)]
+    unsafe fn sum_i(a: I) -> i32 {
+        a.iter().sum()
+    }
+    #[inline(always)]
+    unsafe fn abs_peak(a: F, b: F) -> f32 {
+        f32::from_bits(a.iter().chain(&b).fold(0, |peak, x| peak.max(x.abs().to_bits())))
     }
 }
