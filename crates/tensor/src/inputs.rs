@@ -3,7 +3,7 @@
 //! Shape letters: T tokens, S sequences in the step, R logit rows.
 
 /// Inputs of one step. The vectors are reused from step to step and never shrink.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct StepInputs {
     /// [T] token ids, or [`StepInputs::SAMPLED`] for "what the row sampled last", kept by the device.
     pub token_ids: Vec<u32>,
@@ -22,7 +22,7 @@ pub struct StepInputs {
 }
 
 /// One KV group's addresses.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct GroupInputs {
     /// [T] where each token's K and V go: block * block_size + offset; [`GroupInputs::SKIP`] writes nothing.
     pub slot_mapping: Vec<u32>,
@@ -46,6 +46,22 @@ impl StepInputs {
         self.logit_tokens.len()
     }
 
+    /// Becomes a copy of `other`, in the memory that is there.
+    pub fn copy_from(&mut self, other: &StepInputs) {
+        self.token_ids.clone_from(&other.token_ids);
+        self.positions.clone_from(&other.positions);
+        self.rows.clone_from(&other.rows);
+        self.cu_seqlens_q.clone_from(&other.cu_seqlens_q);
+        self.seq_lens.clone_from(&other.seq_lens);
+        self.logit_tokens.clone_from(&other.logit_tokens);
+        self.groups.resize_with(other.groups.len(), GroupInputs::default);
+        for (group, from) in self.groups.iter_mut().zip(&other.groups) {
+            group.slot_mapping.clone_from(&from.slot_mapping);
+            group.block_tables.clone_from(&from.block_tables);
+            group.stride = from.stride;
+        }
+    }
+
     /// Empties the inputs and keeps their memory.
     pub fn clear(&mut self) {
         self.token_ids.clear();
@@ -67,5 +83,38 @@ impl GroupInputs {
     /// The block table of sequence `seq`.
     pub fn table(&self, seq: usize) -> &[u32] {
         &self.block_tables[seq * self.stride..(seq + 1) * self.stride]
+    }
+}
+
+/// By hand, as `clone_from` shall keep the memory: a backend takes the inputs of every step.
+impl Clone for StepInputs {
+    fn clone(&self) -> Self {
+        let mut clone = Self::default();
+        clone.clone_from(self);
+        clone
+    }
+
+    fn clone_from(&mut self, from: &Self) {
+        self.token_ids.clone_from(&from.token_ids);
+        self.positions.clone_from(&from.positions);
+        self.rows.clone_from(&from.rows);
+        self.cu_seqlens_q.clone_from(&from.cu_seqlens_q);
+        self.seq_lens.clone_from(&from.seq_lens);
+        self.logit_tokens.clone_from(&from.logit_tokens);
+        self.groups.clone_from(&from.groups);
+    }
+}
+
+impl Clone for GroupInputs {
+    fn clone(&self) -> Self {
+        let mut clone = Self::default();
+        clone.clone_from(self);
+        clone
+    }
+
+    fn clone_from(&mut self, from: &Self) {
+        self.slot_mapping.clone_from(&from.slot_mapping);
+        self.block_tables.clone_from(&from.block_tables);
+        self.stride = from.stride;
     }
 }
