@@ -88,6 +88,14 @@ impl Buf {
         }
     }
 
+    /// Whether there is memory behind the buffer: not while planning.
+    pub(super) fn has_memory(&self) -> bool {
+        match self {
+            Self::Arena(base, _) => base.0.get() != 0,
+            Self::Resident(_) => true,
+        }
+    }
+
     pub(super) fn bytes(&self) -> usize {
         match self {
             Self::Arena(_, region) => region.bytes(),

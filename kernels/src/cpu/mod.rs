@@ -8,6 +8,7 @@ mod arena;
 mod attention;
 mod cache;
 mod embed;
+mod inputs;
 mod isa;
 mod matmul;
 mod norm;
@@ -33,6 +34,7 @@ use act::{Emit, Int8};
 use arena::Arena;
 use attention::Attention;
 use cache::Element;
+use inputs::Inputs;
 use matmul::{Epilogue, Input, Matmul};
 use norm::Rows;
 use pool::Pool;
@@ -59,8 +61,10 @@ pub struct Cpu {
     isa: Isa,
     pool: Pool,
     arena: Arena,
-    inputs: StepInputs,
+    inputs: Inputs,
     planning: bool,
+    /// What the step's first op that failed said; the ops after it compute nothing.
+    failed: Option<DeviceError>,
     resident: u64,
     samplers: Samplers,
 }
@@ -81,8 +85,9 @@ impl Cpu {
             samplers: Samplers::new(threads),
             pool,
             arena: Arena::new(),
-            inputs: StepInputs::default(),
+            inputs: Inputs::default(),
             planning: false,
+            failed: None,
             resident: 0,
         })
     }
@@ -90,6 +95,18 @@ impl Cpu {
     /// One line for people.
     pub fn describe(&self) -> String {
         format!("cpu, {}, {} threads", self.isa, self.pool.threads())
+    }
+
+    fn computes(&self) -> bool {
+        !self.planning && self.failed.is_none()
+    }
+
+    /// Whether an op computes: not while planning, not after a failure, not if `checked` is one.
+    fn admits(&mut self, checked: Result<(), String>) -> bool {
+        if let (true, Err(message)) = (self.computes(), checked) {
+            self.failed = Some(refused(message));
+        }
+        self.computes()
     }
 
     fn floats(&self, rows: usize, cols: usize) -> Buf {
@@ -115,12 +132,15 @@ impl Cpu {
 
     fn matmul(&self, a: &Act<Self>, weight: &Weight, epilogue: Epilogue) {
         assert_eq!(a.cols, weight.cols, "the input has {} columns, the weight wants {}", a.cols, weight.cols);
-        let input = match weight.wants().contains(Encoding::F32) {
-            true => Input::F32(a.get(Encoding::F32).ptr()),
+        let encoding = weight.encoding();
+        let buf = a.get(encoding);
+        assert!(buf.bytes() >= act::bytes(encoding, a.rows, a.cols), "the input's buffer holds its rows");
+        let input = match encoding {
+            Encoding::F32 => Input::F32(buf.ptr()),
             // SAFETY: the buffer was made for this encoding and shape.
-            false => Input::Int8(unsafe { Int8::at(a.get(Encoding::Int8G32).ptr(), a.rows, a.cols) }),
+            _ => Input::Int8(unsafe { Int8::at(buf.ptr(), a.rows, a.cols) }),
         };
-        if !self.planning {
+        if self.computes() {
             Matmul { weight, input, epilogue, rows: a.rows }.run(&self.pool, self.isa);
         }
     }
@@ -137,8 +157,18 @@ fn bias_ptr(bias: Option<&Buf>, weight: &Weight) -> Option<*const f32> {
     })
 }
 
-fn norm_ptr(norm: Option<&NormSpec<Cpu>>) -> Option<(*const f32, f32)> {
-    norm.map(|norm| (norm.gain.ptr().cast_const(), norm.eps))
+/// Gain and epsilon of a norm over `size` values.
+fn norm_ptr(norm: Option<&NormSpec<Cpu>>, size: usize) -> Option<(*const f32, f32)> {
+    norm.map(|norm| {
+        assert_eq!((norm.size, norm.gain.len()), (size, size), "a norm has one gain a value");
+        (norm.gain.ptr().cast_const(), norm.eps)
+    })
+}
+
+fn check_heads(cache: &Cache, num_heads: usize, num_kv_heads: usize, head_dim: usize) {
+    let CacheSpec { num_kv_heads: kv_heads, head_dim: dim, .. } = cache.spec;
+    assert_eq!((num_kv_heads, head_dim), (kv_heads, dim), "the cache was made for these heads");
+    assert!(num_heads.is_multiple_of(num_kv_heads), "query heads share key heads evenly");
 }
 
 impl Backend for Cpu {
@@ -196,13 +226,15 @@ impl Backend for Cpu {
         body: &mut dyn FnMut(&mut Self) -> Buf,
     ) -> Result<Buf, DeviceError> {
         self.planning = key == StepKey::Plan;
+        self.failed = None;
         if !self.planning {
             self.arena.commit();
         }
-        self.inputs.clone_from(inputs);
+        let set = self.inputs.set(inputs);
+        self.admits(set);
         let logits = body(self);
         self.planning = false;
-        Ok(logits)
+        self.failed.take().map_or(Ok(logits), Err)
     }
 
     fn workspace_bytes(&self) -> u64 {
@@ -210,9 +242,9 @@ impl Backend for Cpu {
     }
 
     fn embed(&mut self, table: &Weight, scale: f32) -> Buf {
-        let out = self.floats(self.inputs.num_tokens(), table.cols);
-        if !self.planning {
-            embed::embed(&self.pool, table, &self.inputs.token_ids, scale, out.ptr());
+        let out = self.floats(self.inputs.step.num_tokens(), table.cols);
+        if self.admits(self.inputs.check_tokens(table.rows)) {
+            embed::embed(&self.pool, table, &self.inputs.step.token_ids, scale, out.ptr());
         }
         out
     }
@@ -220,8 +252,9 @@ impl Backend for Cpu {
     fn norm(&mut self, x: &Buf, spec: &NormSpec<Self>, emit: ActSet) -> Act<Self> {
         let rows = x.len() / spec.size;
         let (act, emit) = self.emit(rows, spec.size, emit);
-        if !self.planning {
-            Rows { x: x.ptr(), rows, cols: spec.size, norm: norm_ptr(Some(spec)), emit }.run(&self.pool, self.isa);
+        if self.computes() {
+            Rows { x: x.ptr(), rows, cols: spec.size, norm: norm_ptr(Some(spec), spec.size), emit }
+                .run(&self.pool, self.isa);
         }
         act
     }
@@ -244,24 +277,27 @@ impl Backend for Cpu {
     }
 
     fn rope_write(&mut self, qkv: &Buf, spec: &QkvSpec<Self>, cache: &mut Cache, layer: usize) -> Buf {
-        let tokens = self.inputs.num_tokens();
+        let tokens = self.inputs.step.num_tokens();
+        check_heads(cache, spec.num_heads, spec.num_kv_heads, spec.head_dim);
+        assert!(spec.rotary_dim <= spec.head_dim && spec.rotary_dim.is_multiple_of(2), "pairs within a head rotate");
         let heads = spec.num_heads + 2 * spec.num_kv_heads;
         assert_eq!(qkv.len(), tokens * heads * spec.head_dim, "qkv holds every head of every token");
         let q = self.floats(tokens, spec.num_heads * spec.head_dim);
-        if !self.planning {
+        let max_len = inputs::max_len(spec.rope.len(), spec.rotary_dim);
+        if self.admits(self.inputs.check_write(cache, max_len).map(drop)) {
             let table = spec.rope.ptr().cast_const();
             RopeWrite {
                 qkv: qkv.ptr(),
                 q: q.ptr(),
                 num_heads: spec.num_heads,
-                q_norm: norm_ptr(spec.q_norm.as_ref()),
-                k_norm: norm_ptr(spec.k_norm.as_ref()),
+                q_norm: norm_ptr(spec.q_norm.as_ref(), spec.head_dim),
+                k_norm: norm_ptr(spec.k_norm.as_ref(), spec.head_dim),
                 cos: table,
                 // SAFETY: the second half of the table.
                 sin: unsafe { table.add(spec.rope.len() / 2) },
                 rotary_dim: spec.rotary_dim,
-                positions: &self.inputs.positions,
-                slots: &self.inputs.groups[cache.spec.group].slot_mapping,
+                positions: &self.inputs.step.positions,
+                slots: &self.inputs.step.groups[cache.spec.group].slot_mapping,
                 cache: cache.layer(layer),
             }
             .run(&self.pool, self.isa);
@@ -270,20 +306,22 @@ impl Backend for Cpu {
     }
 
     fn attend(&mut self, q: &Buf, spec: &AttnSpec, cache: &Cache, layer: usize, emit: ActSet) -> Act<Self> {
-        let (tokens, cols) = (self.inputs.num_tokens(), spec.num_heads * spec.head_dim);
+        let (tokens, cols) = (self.inputs.step.num_tokens(), spec.num_heads * spec.head_dim);
+        check_heads(cache, spec.num_heads, spec.num_kv_heads, spec.head_dim);
+        assert_eq!(q.len(), tokens * cols, "q holds every head of every token");
         // Where a head is no whole number of quantization groups, rows are quantized once they are complete.
         let whole = act::fits(emit, spec.head_dim);
         let (act, into) = self.emit(tokens, cols, if whole { emit } else { ActSet::of(Encoding::F32) });
-        if !self.planning {
-            let (inputs, group) = (&self.inputs, &self.inputs.groups[cache.spec.group]);
-            let cache = cache.layer(layer);
+        if self.admits(self.inputs.check_read(cache).map(drop)) {
+            let inputs = &self.inputs.step;
+            let (group, cache) = (&inputs.groups[cache.spec.group], cache.layer(layer));
             Attention { q: q.ptr(), spec: *spec, cache, inputs, group, emit: into }.run(&self.pool, self.isa);
         }
         if whole {
             return act;
         }
         let (encoded, emit) = self.emit(tokens, cols, emit);
-        if !self.planning {
+        if self.computes() {
             let x = act.get(Encoding::F32).ptr();
             Rows { x, rows: tokens, cols, norm: None, emit }.run(&self.pool, self.isa);
         }
@@ -291,28 +329,44 @@ impl Backend for Cpu {
     }
 
     fn gather(&mut self, x: &Buf) -> Buf {
-        let cols = x.len() / self.inputs.num_tokens();
-        let out = self.floats(self.inputs.num_logit_rows(), cols);
-        if !self.planning {
-            embed::gather(x.ptr(), cols, &self.inputs.logit_tokens, out.ptr());
+        let cols = x.len().checked_div(self.inputs.step.num_tokens()).unwrap_or(0);
+        let out = self.floats(self.inputs.step.num_logit_rows(), cols);
+        if self.admits(self.inputs.check_logit_tokens()) {
+            embed::gather(x.ptr(), cols, &self.inputs.step.logit_tokens, out.ptr());
         }
         out
     }
 
     fn sample(&mut self, logits: &Buf, rows: &mut [Row<'_>], out: &mut Sampled) -> Result<(), DeviceError> {
-        if let Some(vocab) = logits.len().checked_div(self.inputs.num_logit_rows()) {
-            self.samplers.run(&self.pool, logits.ptr(), vocab, rows, out);
+        let num_rows = self.inputs.step.num_logit_rows();
+        let vocab = logits.len().checked_div(num_rows).unwrap_or(0);
+        if !rows.is_sorted_by(|a, b| a.logits < b.logits) || rows.last().is_some_and(|row| row.logits >= num_rows) {
+            return Err(refused(format!("rows to sample must name ascending rows of the {num_rows} of the logits")));
+        }
+        let first = out.rows.len();
+        self.samplers.run(&self.pool, logits.ptr(), vocab, rows, out);
+        for (row, sampled) in rows.iter().zip(&out.rows[first..]) {
+            if row.known.is_none() && sampled.finite {
+                self.inputs.remember(row.logits, sampled.token);
+            }
         }
         Ok(())
     }
 
     fn copy_blocks(&mut self, cache: &mut Cache, pairs: &[(u32, u32)]) -> Result<(), DeviceError> {
+        let blocks = cache.spec.blocks;
+        if let Some((from, to)) = pairs.iter().find(|pair| pair.0.max(pair.1) as usize >= blocks) {
+            return Err(refused(format!("block {from} or {to} is beyond the cache's {blocks}")));
+        }
         pairs.iter().for_each(|&(from, to)| cache.copy(from as usize, to as usize));
         Ok(())
     }
 
     fn read(&mut self, buf: &Buf, out: &mut Vec<f32>) -> Result<(), DeviceError> {
-        // SAFETY: the buffer holds `len` floats.
+        if !buf.has_memory() {
+            return Err(refused("a planned buffer was never computed".to_owned()));
+        }
+        // SAFETY: the buffer has memory for `len` floats.
         out.extend_from_slice(unsafe { std::slice::from_raw_parts(buf.ptr(), buf.len()) });
         Ok(())
     }

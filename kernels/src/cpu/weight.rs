@@ -94,11 +94,16 @@ impl Weight {
         self.rows.div_ceil(LANES)
     }
 
-    pub(super) fn wants(&self) -> ActSet {
-        ActSet::of(match self.kind {
+    /// How the kernels read the activations that this weight multiplies.
+    pub(super) fn encoding(&self) -> Encoding {
+        match self.kind {
             Kind::W4 | Kind::W8 => Encoding::Int8G32,
             Kind::Bf16 | Kind::F32 => Encoding::F32,
-        })
+        }
+    }
+
+    pub(super) fn wants(&self) -> ActSet {
+        ActSet::of(self.encoding())
     }
 
     /// The tile's first byte.
