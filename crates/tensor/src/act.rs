@@ -21,15 +21,8 @@ pub enum Encoding {
 impl Encoding {
     pub const COUNT: usize = 7;
 
-    pub const ALL: [Encoding; Self::COUNT] = [
-        Self::F32,
-        Self::Bf16,
-        Self::Int8G32,
-        Self::Int8G64,
-        Self::Int8G128,
-        Self::E4m3Token,
-        Self::E4m3G128,
-    ];
+    pub const ALL: [Encoding; Self::COUNT] =
+        [Self::F32, Self::Bf16, Self::Int8G32, Self::Int8G64, Self::Int8G128, Self::E4m3Token, Self::E4m3G128];
 }
 
 /// A set of encodings: what a matmul eats, and so what the op before it emits.
@@ -76,6 +69,8 @@ impl<B: Backend> Act<B> {
     /// # Panics
     /// If the producer was not asked for this encoding: `Backend::wants` and the call that emitted disagree.
     pub fn get(&self, encoding: Encoding) -> &B::Buf {
-        self.encoded[encoding as usize].as_ref().unwrap_or_else(|| panic!("activations were not emitted as {encoding:?}"))
+        self.encoded[encoding as usize]
+            .as_ref()
+            .unwrap_or_else(|| panic!("activations were not emitted as {encoding:?}"))
     }
 }

@@ -46,22 +46,6 @@ impl StepInputs {
         self.logit_tokens.len()
     }
 
-    /// Becomes a copy of `other`, in the memory that is there.
-    pub fn copy_from(&mut self, other: &StepInputs) {
-        self.token_ids.clone_from(&other.token_ids);
-        self.positions.clone_from(&other.positions);
-        self.rows.clone_from(&other.rows);
-        self.cu_seqlens_q.clone_from(&other.cu_seqlens_q);
-        self.seq_lens.clone_from(&other.seq_lens);
-        self.logit_tokens.clone_from(&other.logit_tokens);
-        self.groups.resize_with(other.groups.len(), GroupInputs::default);
-        for (group, from) in self.groups.iter_mut().zip(&other.groups) {
-            group.slot_mapping.clone_from(&from.slot_mapping);
-            group.block_tables.clone_from(&from.block_tables);
-            group.stride = from.stride;
-        }
-    }
-
     /// Empties the inputs and keeps their memory.
     pub fn clear(&mut self) {
         self.token_ids.clear();
