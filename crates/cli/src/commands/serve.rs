@@ -25,6 +25,7 @@ pub fn run(args: &ServeArgs) -> Result<()> {
         api_keys,
         max_body_bytes: args.max_body_size.0 as usize,
         strict_params: args.strict_params,
+        seed: args.model.seed,
         shutdown_timeout: Duration::from_secs(args.shutdown_timeout),
         ..ServerConfig::new(&assembled.files.name)
     };
