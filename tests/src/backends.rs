@@ -18,15 +18,22 @@ pub enum Device {
 impl Device {
     pub const ALL: [Device; 2] = [Device::Reference, Device::Cpu];
 
-    /// Loads the checkpoint at `path`. The CPU takes the instruction set that `TOKENMILL_ISA` names, else its best.
+    /// Loads the checkpoint at `path`.
     ///
     /// # Panics
     /// If it cannot be loaded.
     pub fn load(self, path: &Path, options: RunnerOptions) -> Box<dyn Executor> {
-        let checkpoint = Checkpoint::open(path).unwrap_or_else(|error| panic!("{error}"));
+        self.run(&Checkpoint::open(path).unwrap_or_else(|error| panic!("{error}")), options)
+    }
+
+    /// Runs `checkpoint`. The CPU takes the instruction set that `TOKENMILL_ISA` names, else its best.
+    ///
+    /// # Panics
+    /// If it cannot be run.
+    pub fn run(self, checkpoint: &Checkpoint, options: RunnerOptions) -> Box<dyn Executor> {
         match self {
-            Self::Reference => Box::new(ModelRunner::new(Reference::new(), &checkpoint, options).expect("loads")),
-            Self::Cpu => Box::new(ModelRunner::new(cpu(2), &checkpoint, options).expect("loads")),
+            Self::Reference => Box::new(ModelRunner::new(Reference::new(), checkpoint, options).expect("loads")),
+            Self::Cpu => Box::new(ModelRunner::new(cpu(2), checkpoint, options).expect("loads")),
         }
     }
 }

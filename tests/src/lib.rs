@@ -2,6 +2,8 @@
 
 mod backends;
 mod driver;
+mod golden_rope;
 
 pub use backends::{Device, cpu};
 pub use driver::{Driver, Request};
+pub use golden_rope::open_as_golden;

@@ -8,7 +8,7 @@ use quant::{Format, Stored};
 use crate::error::InFile;
 use crate::gguf::Gguf;
 use crate::hf::HfFolder;
-use crate::{ModelConfig, Problem, TextSource, WeightsError};
+use crate::{ModelConfig, Problem, RopeConfig, TextSource, WeightsError};
 
 /// A `.gguf` file, a `.safetensors` file beside its `config.json`, or a folder as the hub lays it out.
 ///
@@ -64,6 +64,13 @@ impl Checkpoint {
 
     pub fn config(&self) -> &ModelConfig {
         &self.config
+    }
+
+    /// The same weights under another rotary embedding, to compare with a run that had it.
+    #[must_use]
+    pub fn with_rope(mut self, rope: RopeConfig) -> Self {
+        self.config.rope = rope;
+        self
     }
 
     /// Whether there is a tensor of this Hugging Face name.
