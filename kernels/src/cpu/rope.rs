@@ -83,8 +83,8 @@ impl RopeWrite<'_> {
                 self.rotate::<S>(token, qkv.add((heads + head) * dim), self.k_norm, key.as_mut_ptr());
                 let (k, v) = (self.cache.key_tile(block, head, offset), self.cache.value(block, head, offset));
                 let value = qkv.add((heads + kv_heads + head) * dim);
-                for idx in 0..dim {
-                    self.cache.put(k + idx * LANES + offset % LANES, key[idx]);
+                for (idx, &turned) in key[..dim].iter().enumerate() {
+                    self.cache.put(k + idx * LANES + offset % LANES, turned);
                     self.cache.put(v + idx, *value.add(idx));
                 }
             }
