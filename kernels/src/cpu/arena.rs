@@ -4,29 +4,34 @@ use std::rc::Rc;
 
 use tensor::{Region, Workspace};
 
-/// A cache line, so that every allocation and every region starts on one.
-#[derive(Clone, Copy)]
-#[repr(C, align(64))]
-pub(super) struct Line([u8; 64]);
+/// A cache line: every allocation and every region starts on one.
+const LINE: usize = 64;
 
-/// Bytes on the heap, aligned to cache lines, zero at first; pages that are never touched take no memory.
-pub(super) struct Lines(Vec<Line>);
+/// Bytes on the heap, aligned to cache lines, zero at first. Pages that are never touched take no memory: bytes are the one
+/// element that the allocator zeroes by mapping fresh pages, and so the alignment is made here.
+pub(super) struct Lines {
+    memory: Vec<u8>,
+    start: usize,
+    bytes: usize,
+}
 
 impl Lines {
     pub fn zeroed(bytes: usize) -> Self {
-        Self(vec![Line([0; 64]); bytes.div_ceil(64)])
+        let memory = vec![0u8; bytes + LINE];
+        let start = memory.as_ptr().align_offset(LINE);
+        Self { memory, start, bytes }
     }
 
     pub fn bytes(&self) -> usize {
-        self.0.len() * 64
+        self.bytes
     }
 
     pub fn as_ptr(&self) -> *const u8 {
-        self.0.as_ptr().cast()
+        self.memory[self.start..].as_ptr()
     }
 
     pub fn as_mut_ptr(&mut self) -> *mut u8 {
-        self.0.as_mut_ptr().cast()
+        self.memory[self.start..].as_mut_ptr()
     }
 }
 

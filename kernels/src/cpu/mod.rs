@@ -32,7 +32,7 @@ use tensor::{
 
 use act::{Emit, Int8};
 use arena::Arena;
-use attention::Attention;
+use attention::{Attention, Jobs};
 use cache::Element;
 use inputs::Inputs;
 use matmul::{Epilogue, Input, Matmul};
@@ -66,6 +66,7 @@ pub struct Cpu {
     /// What the step's first op that failed said; the ops after it compute nothing.
     failed: Option<DeviceError>,
     resident: u64,
+    jobs: Jobs,
     samplers: Samplers,
 }
 
@@ -89,7 +90,13 @@ impl Cpu {
             planning: false,
             failed: None,
             resident: 0,
+            jobs: Jobs::default(),
         })
+    }
+
+    /// The instruction set that runs.
+    pub fn isa(&self) -> Isa {
+        self.isa
     }
 
     /// One line for people.
@@ -312,10 +319,17 @@ impl Backend for Cpu {
         // Where a head is no whole number of quantization groups, rows are quantized once they are complete.
         let whole = act::fits(emit, spec.head_dim);
         let (act, into) = self.emit(tokens, cols, if whole { emit } else { ActSet::of(Encoding::F32) });
+        if self.planning {
+            self.jobs.reserve(tokens, spec);
+            self.arena.alloc(Jobs::max_split_bytes(spec, self.pool.threads()));
+        }
         if self.admits(self.inputs.check_read(cache).map(drop)) {
             let inputs = &self.inputs.step;
+            self.jobs.list(inputs, spec);
+            let records = self.jobs.split_bytes(spec, self.pool.threads()).map(|bytes| self.arena.alloc(bytes));
             let (group, cache) = (&inputs.groups[cache.spec.group], cache.layer(layer));
-            Attention { q: q.ptr(), spec: *spec, cache, inputs, group, emit: into }.run(&self.pool, self.isa);
+            let attention = Attention { q: q.ptr(), spec: *spec, cache, inputs, group, emit: into };
+            attention.run(&self.pool, self.isa, &self.jobs, records.as_ref().map(Buf::ptr));
         }
         if whole {
             return act;

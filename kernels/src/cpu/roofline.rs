@@ -73,6 +73,10 @@ impl Op for Dots {
             let bytes = S::load_b(black_box([3u8; 64]).as_ptr());
             let word = black_box(0x0101_0101);
             let mut sums = [S::splat_i(0); CHAINS];
+            for (idx, sum) in sums.iter_mut().enumerate() {
+                // All different, or the compiler computes one.
+                *sum = S::splat_i(idx as i32);
+            }
             for _ in 0..STEPS {
                 for sum in &mut sums {
                     *sum = S::dot_nibbles(*sum, bytes, word);
@@ -93,6 +97,9 @@ impl Op for Fmas {
         unsafe {
             let (a, b) = (S::splat(black_box(0.5)), S::splat(black_box(1.0)));
             let mut sums = [S::splat(0.0); CHAINS];
+            for (idx, sum) in sums.iter_mut().enumerate() {
+                *sum = S::splat(idx as f32);
+            }
             for _ in 0..STEPS {
                 for sum in &mut sums {
                     *sum = S::fma(*sum, a, b);

@@ -19,6 +19,7 @@ macro_rules! both {
 
 // SAFETY (of every block below): the trait's caller has the features and valid pointers.
 impl Simd for Avx2 {
+    const WIDE: bool = false;
     type F = F;
     type I = I;
     type B = I;

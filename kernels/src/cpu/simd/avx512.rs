@@ -9,6 +9,7 @@ pub(in super::super) struct Avx512;
 
 // SAFETY (of every block below): the trait's caller has the features and valid pointers.
 impl Simd for Avx512 {
+    const WIDE: bool = true;
     type F = __m512;
     type I = __m512i;
     type B = __m512i;

@@ -22,6 +22,8 @@ pub(super) const LANES: usize = 16;
 /// Every method needs a processor with the features of the implementation, and pointers that are valid for as many
 /// elements as its line says; no alignment is asked for.
 pub(super) trait Simd: Copy + 'static {
+    /// Whether about thirty vectors fit the registers; else about six.
+    const WIDE: bool;
     /// 16 x f32.
     type F: Copy;
     /// 16 x i32.

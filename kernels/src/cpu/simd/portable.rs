@@ -16,6 +16,7 @@ fn lanes<T>(lane: impl FnMut(usize) -> T) -> [T; LANES] {
 
 // SAFETY (of every block below): the trait's caller has valid pointers.
 impl Simd for Portable {
+    const WIDE: bool = false;
     type F = F;
     type I = I;
     type B = [u8; 64];

@@ -1,0 +1,279 @@
+//! One partition of the past for a block of queries: scores, softmax, weighted values; and how two partitions become one.
+//!
+//! Within a partition, chunks of 128 absolute positions go through an online softmax. A score sums over dimensions
+//! ascending, a value over positions ascending, in one chain each: how many are computed side by side changes no bits.
+
+use super::super::cache::LayerView;
+use super::super::simd::{LANES, Simd};
+use super::softmax::{Seen, capped, lane, soften};
+use super::{Attention, PARTITION, Work, first_seen};
+
+/// Positions between two rescalings; a multiple of 16 that divides a partition.
+pub(super) const CHUNK: usize = 128;
+
+/// One query's reduction of some positions, in memory: the largest score in a vector of its own, sixteen sums of weights,
+/// and the weighted values `[D]`.
+#[derive(Clone, Copy)]
+pub(super) struct Record(pub *mut f32);
+
+impl Record {
+    /// Floats of a record.
+    pub const fn len(dim: usize) -> usize {
+        2 * LANES + dim
+    }
+
+    #[inline(always)]
+    unsafe fn max(self) -> f32 {
+        // SAFETY: the record's first float.
+        unsafe { *self.0 }
+    }
+
+    #[inline(always)]
+    pub unsafe fn sums<S: Simd>(self) -> S::F {
+        // SAFETY: the record's second vector.
+        unsafe { S::load(self.0.add(LANES)) }
+    }
+
+    #[inline(always)]
+    pub unsafe fn values(self) -> *mut f32 {
+        // SAFETY: behind two vectors.
+        unsafe { self.0.add(2 * LANES) }
+    }
+
+    /// Takes in `later`, which reduced the positions that follow. Both are `len` floats.
+    #[inline(always)]
+    pub unsafe fn merge<S: Simd>(self, later: Record, len: usize) {
+        // SAFETY: as the caller vouches.
+        unsafe {
+            // A query that sees nothing of a partition keeps what it has.
+            if later.max() == f32::NEG_INFINITY {
+                return;
+            }
+            if self.max() == f32::NEG_INFINITY {
+                return std::ptr::copy_nonoverlapping(later.0, self.0, len);
+            }
+            let max = self.max().max(later.max());
+            let fade = S::splat(lane::<S>(S::exp(S::splat(self.max() - max))));
+            let weight = S::splat(lane::<S>(S::exp(S::splat(later.max() - max))));
+            *self.0 = max;
+            for at in (LANES..len).step_by(LANES) {
+                let kept = S::mul(S::load(self.0.add(at)), fade);
+                S::store(self.0.add(at), S::fma(S::load(later.0.add(at)), weight, kept));
+            }
+        }
+    }
+}
+
+/// Scores or weights of a chunk, a row a query.
+type Scores<const Q: usize> = [[f32; CHUNK]; Q];
+
+impl Work<'_> {
+    /// Reduces one partition for `Q` queries from `first` on, to records side by side; returns `Q`. `T` tiles (of tokens,
+    /// of dimensions) are computed side by side.
+    #[inline(always)]
+    pub(super) unsafe fn partition<S: Simd, const BF16: bool, const Q: usize, const T: usize>(
+        &self,
+        first: usize,
+        partition: usize,
+        records: *mut f32,
+    ) -> usize {
+        let Attention { q, spec, inputs, .. } = self.attention;
+        let (dim, len) = (spec.head_dim, Record::len(spec.head_dim));
+        let (start, limit) = (partition * PARTITION, (partition + 1) * PARTITION);
+        let mut seen = [Seen { from: 0, to: 0 }; Q];
+        let mut queries = [std::ptr::null::<f32>(); Q];
+        let (mut from, mut to) = (limit, start);
+        for idx in 0..Q {
+            let (token, head) = self.place(first + idx);
+            let position = inputs.positions[token] as usize;
+            seen[idx] = Seen { from: first_seen(position, spec.window), to: position + 1 };
+            (from, to) = (from.min(seen[idx].from.max(start)), to.max(seen[idx].to.min(limit)));
+            // SAFETY: the token and the head exist.
+            queries[idx] = unsafe { q.add((token * spec.num_heads + head) * dim) };
+        }
+        // SAFETY: positions below `to` have blocks, and each query has a record.
+        unsafe {
+            let records: [Record; Q] = std::array::from_fn(|idx| Record(records.add(idx * len)));
+            let mut sums = [S::splat(0.0); Q];
+            let mut max = [f32::NEG_INFINITY; Q];
+            clear::<S, Q>(&records, dim);
+            let mut scores: Scores<Q> = [[0.0; CHUNK]; Q];
+            for chunk in (from / CHUNK * CHUNK..to).step_by(CHUNK) {
+                let end = to.min(chunk + CHUNK);
+                self.score::<S, BF16, Q, T>(&queries, chunk, end, &mut scores);
+                for idx in 0..Q {
+                    let fade = soften::<S>(seen[idx], &mut max[idx], chunk, &mut scores[idx], &mut sums[idx]);
+                    fade_values::<S>(records[idx], dim, fade);
+                }
+                self.weigh::<S, BF16, Q, T>(chunk.max(from), chunk, end, &scores, &records);
+            }
+            for idx in 0..Q {
+                *records[idx].0 = max[idx];
+                S::store(records[idx].0.add(LANES), sums[idx]);
+            }
+        }
+        Q
+    }
+
+    #[inline(always)]
+    fn block(&self, position: usize) -> (usize, usize) {
+        let block_size = self.attention.cache.block_size;
+        let table = self.attention.group.table(self.job.seq);
+        (table[position / block_size] as usize, position % block_size)
+    }
+
+    /// Scores of positions `chunk .. end`, in whole tiles of sixteen.
+    #[inline(always)]
+    unsafe fn score<S: Simd, const BF16: bool, const Q: usize, const T: usize>(
+        &self,
+        queries: &[*const f32; Q],
+        chunk: usize,
+        end: usize,
+        scores: &mut Scores<Q>,
+    ) {
+        let mut tile = chunk;
+        // SAFETY: every tile below `end` has a block.
+        unsafe {
+            while tile + T * LANES <= end.next_multiple_of(LANES) {
+                self.score_tiles::<S, BF16, Q, T>(queries, chunk, tile, scores);
+                tile += T * LANES;
+            }
+            while tile < end {
+                self.score_tiles::<S, BF16, Q, 1>(queries, chunk, tile, scores);
+                tile += LANES;
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn score_tiles<S: Simd, const BF16: bool, const Q: usize, const T: usize>(
+        &self,
+        queries: &[*const f32; Q],
+        chunk: usize,
+        tile: usize,
+        scores: &mut Scores<Q>,
+    ) {
+        let Attention { spec, cache, .. } = self.attention;
+        let mut keys = [0; T];
+        for (idx, keys) in keys.iter_mut().enumerate() {
+            let (block, offset) = self.block(tile + idx * LANES);
+            *keys = cache.key_tile(block, self.kv_head, offset);
+        }
+        // SAFETY: the tiles lie within their blocks; the queries hold a head.
+        unsafe {
+            let mut dots = [[S::splat(0.0); T]; Q];
+            for d in 0..cache.head_dim {
+                let mut key = [S::splat(0.0); T];
+                for (key, keys) in key.iter_mut().zip(&keys) {
+                    *key = cache.load::<S, BF16>(keys + d * LANES);
+                }
+                for (dots, query) in dots.iter_mut().zip(queries) {
+                    let query = S::splat(*query.add(d));
+                    for (dot, &key) in dots.iter_mut().zip(&key) {
+                        *dot = S::fma(key, query, *dot);
+                    }
+                }
+            }
+            for (dots, scores) in dots.iter().zip(scores) {
+                for (idx, &dot) in dots.iter().enumerate() {
+                    let mut score = S::mul(dot, S::splat(spec.scale));
+                    if let Some(cap) = spec.softcap {
+                        score = capped::<S>(score, cap);
+                    }
+                    S::store(scores.as_mut_ptr().add(tile - chunk + idx * LANES), score);
+                }
+            }
+        }
+    }
+
+    /// Adds weights times values of positions `from .. end` to the records.
+    #[inline(always)]
+    unsafe fn weigh<S: Simd, const BF16: bool, const Q: usize, const T: usize>(
+        &self,
+        from: usize,
+        chunk: usize,
+        end: usize,
+        scores: &Scores<Q>,
+        records: &[Record; Q],
+    ) {
+        let mut col = 0;
+        // SAFETY: columns stay within the head.
+        unsafe {
+            while col + T * LANES <= self.attention.cache.head_dim {
+                self.weigh_cols::<S, BF16, Q, T>(from, chunk, end, scores, records, col);
+                col += T * LANES;
+            }
+            while col < self.attention.cache.head_dim {
+                self.weigh_cols::<S, BF16, Q, 1>(from, chunk, end, scores, records, col);
+                col += LANES;
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn weigh_cols<S: Simd, const BF16: bool, const Q: usize, const T: usize>(
+        &self,
+        from: usize,
+        chunk: usize,
+        end: usize,
+        scores: &Scores<Q>,
+        records: &[Record; Q],
+        col: usize,
+    ) {
+        let cache: &LayerView = &self.attention.cache;
+        // SAFETY: positions have blocks; the columns lie within the head.
+        unsafe {
+            let mut acc = [[S::splat(0.0); T]; Q];
+            for (acc, record) in acc.iter_mut().zip(records) {
+                for (idx, acc) in acc.iter_mut().enumerate() {
+                    *acc = S::load(record.values().add(col + idx * LANES));
+                }
+            }
+            let mut position = from;
+            while position < end {
+                let (block, offset) = self.block(position);
+                let stop = end.min(position - offset + cache.block_size);
+                let values = cache.value(block, self.kv_head, offset) + col;
+                for step in 0..stop - position {
+                    let mut value = [S::splat(0.0); T];
+                    for (idx, value) in value.iter_mut().enumerate() {
+                        *value = cache.load::<S, BF16>(values + step * cache.head_dim + idx * LANES);
+                    }
+                    for (acc, scores) in acc.iter_mut().zip(scores) {
+                        let weight = S::splat(*scores.get_unchecked(position + step - chunk));
+                        for (acc, &value) in acc.iter_mut().zip(&value) {
+                            *acc = S::fma(weight, value, *acc);
+                        }
+                    }
+                }
+                position = stop;
+            }
+            for (acc, record) in acc.iter().zip(records) {
+                for (idx, &acc) in acc.iter().enumerate() {
+                    S::store(record.values().add(col + idx * LANES), acc);
+                }
+            }
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn clear<S: Simd, const Q: usize>(records: &[Record; Q], dim: usize) {
+    for record in records {
+        for col in (0..dim).step_by(LANES) {
+            // SAFETY: the record holds `dim` values.
+            unsafe { S::store(record.values().add(col), S::splat(0.0)) };
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn fade_values<S: Simd>(record: Record, dim: usize, fade: f32) {
+    for col in (0..dim).step_by(LANES) {
+        // SAFETY: the record holds `dim` values.
+        unsafe {
+            let at = record.values().add(col);
+            S::store(at, S::mul(S::load(at), S::splat(fade)));
+        }
+    }
+}
