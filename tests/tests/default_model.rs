@@ -15,8 +15,8 @@ fn options() -> RunnerOptions {
 const DECIDED: f32 = 0.02;
 
 #[test]
-fn greedy_tokens_equal_the_references() {
-    let Some(model) = testkit::default_model("greedy_tokens_equal_the_references") else { return };
+fn greedy_tokens_on_the_reference_backend() {
+    let Some(model) = testkit::default_model("greedy_tokens_on_the_reference_backend") else { return };
     let golden = TextGolden::load();
     let requests: Vec<Request> =
         golden.rows.iter().map(|row| Request::greedy(row.prompt_ids.clone(), row.greedy_ids.len())).collect();
@@ -42,8 +42,8 @@ fn nll(device: Device, model: &Path) -> (f64, f64) {
 }
 
 #[test]
-fn the_reference_backend_has_the_references_likelihood() {
-    let Some(model) = testkit::default_model("the_reference_backend_has_the_references_likelihood") else { return };
+fn likelihood_on_the_reference_backend() {
+    let Some(model) = testkit::default_model("likelihood_on_the_reference_backend") else { return };
     let (nll, expected) = nll(Device::Reference, &model);
     println!("NLL {nll:.4}, reference {expected:.4}");
     assert!((nll / expected - 1.0).abs() < 1e-3, "{nll} against {expected}");

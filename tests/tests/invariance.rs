@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use contract::SamplingParams;
+use kernels::cpu::Isa;
 use runner::RunnerOptions;
 use testkit::Random;
 use tests::{Device, Driver, Request};
@@ -62,5 +63,7 @@ fn tiny_models_keep_their_tokens() {
 #[test]
 fn the_default_model_keeps_its_tokens() {
     let Some(model): Option<PathBuf> = testkit::default_model("the_default_model_keeps_its_tokens") else { return };
-    check(Device::Cpu, &model, 49_152, 32);
+    // The lower instruction sets take many times as long; the tiny models run all of their 32 on each.
+    let num = if tests::cpu(1).isa() == Isa::detect() { 32 } else { 6 };
+    check(Device::Cpu, &model, 49_152, num);
 }
