@@ -24,6 +24,7 @@ pub(crate) struct Wanted {
     pub first_known: usize,
     /// Position of the token to sample.
     pub sample: Option<u32>,
+    pub masked: bool,
 }
 
 impl InputBatch {
@@ -47,34 +48,16 @@ impl InputBatch {
         Self { inputs, wanted: Vec::with_capacity(max_seqs), mappings }
     }
 
-    /// Fills the arrays from `plan`; `rows` hold the plan's changes already.
-    ///
-    /// # Errors
-    /// If the plan reaches past a row's tokens or blocks.
-    pub fn fill(&mut self, plan: &SchedulerOutput, rows: &Rows) -> Result<(), String> {
+    /// Fills the arrays from `plan`, which was checked; `rows` hold its changes already.
+    pub fn fill(&mut self, plan: &SchedulerOutput, rows: &Rows) {
         self.inputs.clear();
         self.wanted.clear();
         self.inputs.cu_seqlens_q.push(0);
         for work in &plan.work {
-            self.check(work, rows)?;
             self.push_tokens(work, rows);
             self.push_wanted(work, rows);
         }
         self.push_tables(plan, rows);
-        Ok(())
-    }
-
-    fn check(&self, work: &RowWork, rows: &Rows) -> Result<(), String> {
-        let (row, end) = (rows.get(work.row), (work.start + work.len) as usize);
-        if row.sampling.is_none() || end > row.tokens.len() || work.len == 0 {
-            return Err(format!("row {} has {} tokens and was asked to run to {end}", work.row.0, row.tokens.len()));
-        }
-        for (group, mapping) in self.mappings.iter().enumerate() {
-            if row.table(group).len() < mapping.num_blocks(end as u32) as usize {
-                return Err(format!("row {} has no blocks up to position {end}", work.row.0));
-            }
-        }
-        Ok(())
     }
 
     fn push_tokens(&mut self, work: &RowWork, rows: &Rows) {
@@ -108,6 +91,7 @@ impl InputBatch {
             num_known: known.len(),
             first_known: known.start as usize + 1,
             sample: work.want.sample.then_some(end),
+            masked: work.want.masked,
         });
         self.inputs.logit_tokens.extend(known.map(|position| first_token + position - work.start));
         self.inputs.logit_tokens.extend(work.want.sample.then_some(first_token + work.len - 1));

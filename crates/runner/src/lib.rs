@@ -3,6 +3,7 @@
 //! [`ModelRunner`] works with any [`tensor::Backend`]; it knows rows and tokens, never requests or text.
 
 mod batch;
+mod check;
 mod memory;
 mod model_runner;
 mod rows;

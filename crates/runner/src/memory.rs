@@ -52,6 +52,10 @@ pub struct MemoryPlan {
 const DEFAULT_KV_PART: u64 = 4;
 const DEFAULT_KV_MAX: u64 = 256 << 20;
 
+/// A cache that holds fewer than this many sequences of usual length is worth a warning.
+const FEW_SEQUENCES: u64 = 4;
+const USUAL_LEN: u32 = 2048;
+
 impl MemoryPlan {
     /// Divides what is free. `wanted_len` is the longest sequence that the model, or the user, asks for.
     ///
@@ -83,6 +87,27 @@ impl MemoryPlan {
             block_size: options.block_size,
             max_model_len: wanted_len.min(tokens),
         })
+    }
+
+    /// What a user should know before the first request; `wanted_len` is what the model, or the user, asked for.
+    pub(crate) fn warnings(&self, wanted_len: u32) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if self.max_model_len < wanted_len {
+            warnings.push(format!(
+                "The KV cache holds {} tokens, so sequences end there and not at the {wanted_len} asked for; \
+                 --kv-cache-memory gives it more.",
+                self.kv_tokens()
+            ));
+        }
+        let usual = u64::from(self.max_model_len.min(USUAL_LEN));
+        if self.kv_tokens() < FEW_SEQUENCES * usual {
+            warnings.push(format!(
+                "The KV cache holds {} tokens, fewer than {FEW_SEQUENCES} sequences of {usual}: expect requests to wait \
+                 or to be computed again; --kv-cache-memory gives it more.",
+                self.kv_tokens()
+            ));
+        }
+        warnings
     }
 
     /// Tokens that the KV cache holds.
@@ -134,6 +159,15 @@ mod tests {
         let plan =
             divide(RunnerOptions { kv_cache_memory: Some(5 << 20), ..RunnerOptions::default() }, 1 << 30).unwrap();
         assert_eq!((plan.max_model_len, plan.kv_tokens()), (64, 64));
+    }
+
+    #[test]
+    fn a_small_cache_is_warned_about() {
+        for (mebibytes, warnings) in [(65, 2), (511, 2), (513, 0)] {
+            let options = RunnerOptions { kv_cache_memory: Some(mebibytes << 20), ..RunnerOptions::default() };
+            let plan = divide(options, 1 << 30).unwrap();
+            assert_eq!(plan.warnings(8192).len(), warnings, "{mebibytes} MiB: {plan}");
+        }
     }
 
     #[test]

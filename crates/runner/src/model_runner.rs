@@ -1,10 +1,11 @@
 //! A model on a device, as an [`Executor`]: runs each step at once, one in flight.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use contract::{
-    Control, Executor, ExecutorError, Group, Kind, KvCapacity, Masks, ModelRunnerOutput, Outcome, Pool, PoolId, RowId,
-    RowOut, SchedulerOutput, Span,
+    AddRow, BlockId, Control, Executor, ExecutorError, Group, GroupId, Kind, KvCapacity, Masks, ModelRunnerOutput,
+    Outcome, Pool, PoolId, RowId, RowOut, RowWork, SamplingParams, SchedulerOutput, Span, Want,
 };
 use models::{CausalLm, KvGroup, ModelError};
 use sampler::{Row as SampleRow, Sampled};
@@ -13,6 +14,7 @@ use thiserror::Error;
 use weights::Checkpoint;
 
 use crate::batch::{InputBatch, Wanted};
+use crate::check::{Check, check_masks};
 use crate::memory::{MemoryPlan, RunnerOptions};
 use crate::rows::Rows;
 
@@ -31,6 +33,7 @@ pub struct ModelRunner<B: Backend> {
     /// Empty between steps; kept for its memory.
     sample_rows: Vec<SampleRow<'static>>,
     output: ModelRunnerOutput,
+    epoch: u32,
     started: Instant,
 }
 
@@ -41,6 +44,8 @@ pub enum RunnerError {
     Model(#[from] ModelError),
     #[error(transparent)]
     Device(#[from] DeviceError),
+    #[error("the first step failed: {0}")]
+    WarmUp(String),
     #[error("--max-model-len {asked} is more than the {limit} tokens that the model was made for")]
     TooLong { asked: u32, limit: u32 },
     #[error("the KV cache was to take {asked} bytes, but only {free} are free; give less with --kv-cache-memory")]
@@ -67,20 +72,56 @@ impl<B: Backend> ModelRunner<B> {
         let plan = MemoryPlan::divide(&options, wanted_len, block_bytes, sizes)?;
         let caches = new_caches(&mut backend, &specs, plan.kv_blocks as usize + 1)?;
         let capacity = capacity(&specs, &plan, &options, &backend);
-        Ok(Self {
+        plan.warnings(wanted_len).iter().for_each(|warning| tracing::warn!("{warning}"));
+        let mut runner = Self {
             rows: Rows::new(capacity.max_rows, specs.len(), plan.max_model_len),
             batch: batch(&options, specs.len(), plan.max_model_len),
             sampled: Sampled::default(),
             sample_rows: Vec::with_capacity(capacity.max_logit_rows as usize),
             output: ModelRunnerOutput::default(),
             logits: None,
+            epoch: 0,
             started: Instant::now(),
             backend,
             model,
             caches,
             capacity,
             plan,
-        })
+        };
+        runner.warm_up()?;
+        Ok(runner)
+    }
+
+    /// Runs one token that nobody asked for, so that the first request finds memory and threads in place.
+    fn warm_up(&mut self) -> Result<(), RunnerError> {
+        let plan = SchedulerOutput {
+            add: vec![AddRow {
+                row: RowId(0),
+                tokens: Span { start: 0, len: 1 },
+                prompt_len: 1,
+                computed: 0,
+                blocks: Span { start: 0, len: self.caches.len() as u32 },
+                sampling: Arc::new(SamplingParams::default()),
+                adapter: None,
+            }],
+            work: vec![RowWork {
+                row: RowId(0),
+                start: 0,
+                len: 1,
+                forced: Span::default(),
+                drafts: Span::default(),
+                new_blocks: Span::default(),
+                want: Want { sample: true, ..Want::default() },
+            }],
+            tokens: vec![0],
+            blocks: (0..self.caches.len() as u32).map(|group| (GroupId(group), BlockId(1))).collect(),
+            ..SchedulerOutput::default()
+        };
+        let warmed = self.submit(&plan).and_then(|()| self.sample(&Masks::default()));
+        warmed.map_err(|error| RunnerError::WarmUp(error.to_string()))?;
+        self.output.clear();
+        self.rows.clear();
+        Ok(())
     }
 
     /// Where the memory goes.
@@ -143,11 +184,13 @@ impl<B: Backend> Executor for ModelRunner<B> {
 
     fn submit(&mut self, plan: &SchedulerOutput) -> Result<(), ExecutorError> {
         self.started = Instant::now();
-        self.rows.check(plan).map_err(ExecutorError::Refused)?;
+        let (rows, capacity, vocab_size) = (&self.rows, &self.capacity, self.model.vocab_size());
+        let check = Check { plan, rows, capacity, vocab_size, epoch: self.epoch };
+        check.run().map_err(ExecutorError::Refused)?;
         self.output.clear();
         (self.output.epoch, self.output.step) = (plan.epoch, plan.step);
         self.apply(plan)?;
-        self.batch.fill(plan, &self.rows).map_err(ExecutorError::Refused)?;
+        self.batch.fill(plan, &self.rows);
         self.logits = match plan.work.is_empty() {
             true => None,
             false => Some(self.forward().map_err(executor_error)?),
@@ -156,6 +199,8 @@ impl<B: Backend> Executor for ModelRunner<B> {
     }
 
     fn sample(&mut self, masks: &Masks) -> Result<(), ExecutorError> {
+        let masked = self.batch.wanted.iter().filter(|wanted| wanted.masked).map(|wanted| wanted.row);
+        check_masks(masks, masked).map_err(ExecutorError::Refused)?;
         if let Some(logits) = self.logits.take() {
             self.sampled.clear();
             let mut sample_rows = std::mem::take(&mut self.sample_rows);
@@ -178,8 +223,10 @@ impl<B: Backend> Executor for ModelRunner<B> {
 
     fn control(&mut self, control: &Control) -> Result<(), ExecutorError> {
         match control {
-            Control::Restart { .. } => {
+            &Control::Restart { epoch } => {
+                self.epoch = epoch;
                 self.rows.clear();
+                self.batch.wanted.clear();
                 self.logits = None;
                 Ok(())
             }

@@ -34,17 +34,6 @@ impl Rows {
         &self.rows[row.idx()]
     }
 
-    /// What is wrong with a plan's rows, before anything is changed.
-    pub fn check(&self, plan: &SchedulerOutput) -> Result<(), String> {
-        let named = plan.add.iter().map(|add| add.row).chain(plan.work.iter().map(|work| work.row));
-        for row in named.chain(plan.drop.iter().copied()) {
-            if row.idx() >= self.rows.len() {
-                return Err(format!("row {} is beyond the {} there are", row.0, self.rows.len()));
-            }
-        }
-        Ok(())
-    }
-
     pub fn drop_row(&mut self, row: RowId) {
         let row = &mut self.rows[row.idx()];
         row.sampling = None;
