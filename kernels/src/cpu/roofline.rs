@@ -35,8 +35,9 @@ impl Cpu {
         let mut results = vec![[0.0f32; LANES]; jobs];
         let out = Shared(results.as_mut_ptr());
         let best = |run: &dyn Fn()| (0..ROUNDS).map(|_| seconds(run)).fold(f64::INFINITY, f64::min);
-        // SAFETY (both): `isa` is available, and each job has a result of its own.
+        // SAFETY: `isa` is available, and each job has a result of its own.
         let int8 = best(&|| pool.run(jobs, &|job| unsafe { isa.run(Dots(out.get().add(job).cast())) }));
+        // SAFETY: as above.
         let f32 = best(&|| pool.run(jobs, &|job| unsafe { isa.run(Fmas(out.get().add(job).cast())) }));
         let memory = vec![1u64; READ_BYTES / 8];
         let part = memory.len().div_ceil(jobs);
@@ -106,6 +107,20 @@ impl Op for Fmas {
                 }
             }
             S::store(self.0, sums.into_iter().fold(S::splat(0.0), |total, sum| S::add(total, sum)));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::CpuOptions;
+
+    #[test]
+    fn peaks_are_rates() {
+        let peaks = Cpu::new(CpuOptions { threads: Some(2), isa: None }).unwrap().peaks();
+        for rate in [peaks.int8_gmacs, peaks.f32_gmacs, peaks.read_gbs] {
+            assert!(rate.is_finite() && rate > 0.0, "{peaks:?}");
         }
     }
 }

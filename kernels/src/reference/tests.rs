@@ -1,4 +1,4 @@
-//! The specification against textbook loops in f64, and each row's bits against the same row alone.
+//! The specification (its `math` and its matmul) against textbook loops in f64, and each row's bits against the same row alone.
 
 use half::bf16;
 use quant::Format;

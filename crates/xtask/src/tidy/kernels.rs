@@ -9,7 +9,7 @@ const PLACE: &str = "kernels/src/";
 const LANES: &str = "/simd/";
 
 pub(super) fn untested(tree: &Tree) -> Vec<Violation> {
-    let is_test = |file: &&File| file.path.starts_with("kernels/tests/") || file.path.ends_with("/tests.rs");
+    let is_test = |file: &&File| file.path.contains("/tests/") || file.path.ends_with("/tests.rs");
     let tests: Vec<&File> = tree.rust().filter(is_test).collect();
     let tested = |file: &File| {
         let stem = file.path.trim_end_matches("/mod.rs").trim_end_matches(".rs").rsplit('/').next().unwrap_or_default();

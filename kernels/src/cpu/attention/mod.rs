@@ -133,8 +133,10 @@ impl Attention<'_> {
         let kv_heads = self.spec.num_kv_heads;
         let work = |idx: usize| Work { attention: self, job: jobs.jobs[idx / kv_heads], kv_head: idx % kv_heads };
         let Some(records) = records else {
-            // SAFETY (here and below): `isa` is available; the jobs' queries exist.
-            return pool.run(jobs.jobs.len() * kv_heads, &|idx| unsafe { isa.run(Whole(work(idx))) });
+            return pool.run(jobs.jobs.len() * kv_heads, &|idx| {
+                // SAFETY: `isa` is available; the jobs' queries exist.
+                unsafe { isa.run(Whole(work(idx))) }
+            });
         };
         let (records, per_head) = (Shared(records), jobs.num_records * Record::len(self.spec.head_dim));
         let partitions = jobs.num_partitions;

@@ -1,0 +1,68 @@
+//! Kernels against plain f64 loops, on every instruction set that this processor has; and each row's bits against the
+//! same row computed alone.
+
+mod attention;
+mod matmul;
+mod rows;
+mod steps;
+
+use half::bf16;
+use quant::{Format, Stored};
+use tensor::{Activation, Backend, GroupInputs, KvDtype};
+use testkit::{Random, Tolerance, check_close};
+
+use super::*;
+
+fn cpu(isa: Isa, threads: usize) -> Cpu {
+    Cpu::new(CpuOptions { threads: Some(threads), isa: Some(isa) }).expect("the instruction set was found")
+}
+
+/// Plans `body`, runs it on `inputs`, and reads what it returns.
+fn run(cpu: &mut Cpu, inputs: &StepInputs, body: &mut dyn FnMut(&mut Cpu) -> Buf) -> Vec<f32> {
+    cpu.step(StepKey::Plan, inputs, body).unwrap();
+    let out = cpu.step(StepKey::Eager, inputs, body).unwrap();
+    let mut values = Vec::new();
+    cpu.read(&out, &mut values).unwrap();
+    values
+}
+
+/// `x` as it is, in the encodings of `set`.
+fn encode(cpu: &Cpu, x: &Buf, cols: usize, set: ActSet) -> Act<Cpu> {
+    let rows = x.len() / cols;
+    let (act, emit) = cpu.emit(rows, cols, set);
+    if !cpu.planning {
+        Rows { x: x.ptr(), rows, cols, norm: None, emit }.run(&cpu.pool, cpu.isa);
+    }
+    act
+}
+
+/// What a group of 32 becomes on its way through signed bytes.
+fn through_bytes(x: &[f32]) -> Vec<f64> {
+    let group = |x: &[f32]| {
+        let peak = x.iter().fold(0.0f32, |peak, x| peak.max(x.abs()));
+        let inverse = if peak > 0.0 { 127.0 / peak } else { 0.0 };
+        x.iter().map(|x| f64::from((x * inverse).round_ties_even()) * f64::from(peak / 127.0)).collect::<Vec<f64>>()
+    };
+    x.chunks(32).flat_map(group).collect()
+}
+
+/// Random bytes that are a valid matrix of `format`: small scales, any quants.
+fn matrix(format: Format, rows: usize, cols: usize, random: &mut Random) -> Vec<u8> {
+    let half = |x: f32| half::f16::from_f32(x * 0.05).to_le_bytes();
+    let mut block = |header: usize, body: usize| -> Vec<u8> {
+        let mut bytes: Vec<u8> = (0..header).flat_map(|_| half(random.uniform())).collect();
+        bytes.extend((0..body).map(|_| random.next_u64() as u8));
+        bytes
+    };
+    let blocks = rows * cols / 32;
+    match format {
+        Format::Q4_0 => (0..blocks).flat_map(|_| block(1, 16)).collect(),
+        Format::Q4_1 => (0..blocks).flat_map(|_| block(2, 16)).collect(),
+        Format::Q8_0 => (0..blocks).flat_map(|_| block(1, 32)).collect(),
+        Format::Bf16 => random.vector(rows * cols).iter().flat_map(|&x| bf16::from_f32(x).to_le_bytes()).collect(),
+        Format::F32 => random.vector(rows * cols).iter().flat_map(|x| x.to_le_bytes()).collect(),
+        other => panic!("no matrix of {other:?} is made here"),
+    }
+}
+
+const FORMATS: [Format; 5] = [Format::Q4_0, Format::Q4_1, Format::Q8_0, Format::Bf16, Format::F32];
