@@ -58,9 +58,9 @@ fn decode(step: u32) -> SchedulerOutput {
 }
 
 fn run(executor: &mut dyn Executor, plan: &SchedulerOutput, out: &mut ModelRunnerOutput) {
-    executor.submit(plan).unwrap();
-    executor.sample(&Masks::default()).unwrap();
-    executor.wait(out).unwrap();
+    executor.submit(plan).expect("the plan is taken");
+    executor.sample(&Masks::default()).expect("the rows are sampled");
+    executor.wait(out).expect("the step ends");
 }
 
 #[test]
