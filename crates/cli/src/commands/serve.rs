@@ -90,7 +90,8 @@ fn announce(assembled: &Assembled, config: &ServerConfig, address: SocketAddr) {
     eprintln!("  address  http://{address}/v1");
     eprintln!(
         "\n  curl http://{address}/v1/chat/completions{key} -H 'content-type: application/json' -d '\
-         {{\"model\": \"{name}\", \"messages\": [{{\"role\": \"user\", \"content\": \"What is the capital of France?\"}}]}}'\n"
+         {{\"model\": \"{name}\", \"temperature\": 0, \"messages\": [{{\"role\": \"user\", \"content\": \"What is the capital \
+         of France? Answer in one sentence.\"}}]}}'\n"
     );
 }
 
