@@ -6,6 +6,7 @@
 mod act;
 mod arena;
 mod attention;
+mod blocks;
 mod cache;
 mod embed;
 mod inputs;

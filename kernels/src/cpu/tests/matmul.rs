@@ -1,4 +1,4 @@
-//! The matmul with its epilogues, and the rows of packed weights that `embed` reads.
+//! The matmul with its register blocks and epilogues, and the rows of packed weights that `embed` reads.
 
 use super::*;
 
