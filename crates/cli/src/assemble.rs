@@ -126,6 +126,5 @@ fn runner_options(args: &ModelArgs) -> RunnerOptions {
             KvCacheDtype::F32 => KvDtype::F32,
             KvCacheDtype::Bf16 => KvDtype::Bf16,
         },
-        ..RunnerOptions::default()
     }
 }

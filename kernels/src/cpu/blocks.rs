@@ -59,7 +59,7 @@ impl Block for W4 {
             for group in 0..groups {
                 let record: [*const u8; T] = std::array::from_fn(|j| w.add((j * groups + group) * W4_RECORD));
                 let q = x.q.add(row * cols + group * GROUP);
-                let mut dots = [[S::splat_i(0); T]; R];
+                let mut dots = [[S::nibble_zero(); T]; R];
                 for step in 0..4 {
                     let bytes: [S::B; T] = std::array::from_fn(|j| S::load_b(record[j].add(W4_NIBBLES + step * 64)));
                     for (i, dots) in dots.iter_mut().enumerate() {
@@ -76,7 +76,7 @@ impl Block for W4 {
                     for i in 0..R {
                         let at = (row + i) * groups + group;
                         let step = S::mul(scale, S::splat(*x.scales.add(at)));
-                        acc[i][j] = S::fma(S::to_f(dots[i][j]), step, acc[i][j]);
+                        acc[i][j] = S::fma(S::to_f(S::nibble_sums(dots[i][j])), step, acc[i][j]);
                         acc[i][j] = S::fma(min, S::splat(*x.scaled_sums.add(at)), acc[i][j]);
                     }
                 }

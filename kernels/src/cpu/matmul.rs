@@ -1,8 +1,8 @@
 //! `y = x W^T` for every packing and epilogue.
 //!
 //! A job is a strip of four tiles (64 outputs) and a chunk of rows. The strip's weights stay in the first-level cache
-//! while the rows stream past in register blocks of 12 x 2, 8 x 2, 4 x 4, 2 x 4 or 1 x 4 (rows x tiles). Each output is
-//! reduced over k in one order, whatever the block: groups ascending, within a group exact integers, one multiply-add for
+//! while the rows stream past in register blocks of 8 x 2, 6 x 2, 4 x 4 down to 1 x 4 (rows x tiles), of 4 x 1 and less
+//! where registers are narrow. Each output is reduced over k in one order, whatever the block: groups ascending, within a group exact integers, one multiply-add for
 //! the scale and one for the minimum (W4), or k ascending (Bf16, F32). So a row's bits do not depend on its neighbours.
 
 use std::mem::MaybeUninit;
@@ -20,9 +20,9 @@ use super::weight::{Kind, Weight};
 const STRIP: usize = 4;
 pub(super) const STRIP_COLS: usize = STRIP * LANES;
 /// Rows in the largest register block.
-const MAX_ROWS: usize = 12;
+const MAX_ROWS: usize = 8;
 /// Rows in a job: enough to amortize a strip's way into the cache, few enough to spread over threads.
-const CHUNK: usize = 8 * MAX_ROWS;
+const CHUNK: usize = 12 * MAX_ROWS;
 
 /// The input rows, in the encoding that the weight wants.
 #[derive(Clone, Copy)]
@@ -105,11 +105,15 @@ impl Job<'_> {
         unsafe {
             while row < self.end_row {
                 row += match self.end_row - row {
-                    12.. => self.block::<S, K, 12, 2>(row),
-                    8.. => self.block::<S, K, 8, 2>(row),
-                    4.. => self.block::<S, K, 4, 4>(row),
-                    2.. => self.block::<S, K, 2, 4>(row),
-                    _ => self.block::<S, K, 1, 4>(row),
+                    8.. if S::WIDE => self.block::<S, K, 8, 2>(row),
+                    6.. if S::WIDE => self.block::<S, K, 6, 2>(row),
+                    4.. if S::WIDE => self.block::<S, K, 4, 4>(row),
+                    3.. if S::WIDE => self.block::<S, K, 3, 4>(row),
+                    2.. if S::WIDE => self.block::<S, K, 2, 4>(row),
+                    _ if S::WIDE => self.block::<S, K, 1, 4>(row),
+                    4.. => self.block::<S, K, 4, 1>(row),
+                    2.. => self.block::<S, K, 2, 1>(row),
+                    _ => self.block::<S, K, 1, 2>(row),
                 };
             }
         }

@@ -80,7 +80,7 @@ impl Op for Dots {
             }
             for _ in 0..STEPS {
                 for sum in &mut sums {
-                    *sum = S::dot_nibbles(*sum, bytes, word);
+                    *sum = S::dot_bytes(*sum, bytes, word);
                 }
             }
             let total = sums.into_iter().fold(S::splat_i(0), |total, sum| S::add_i(total, sum));

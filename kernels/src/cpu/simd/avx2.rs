@@ -23,6 +23,8 @@ impl Simd for Avx2 {
     type F = F;
     type I = I;
     type B = I;
+    /// 16 bits a pair of products: eight times 15 * 127 * 2 stays within.
+    type N = I;
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> F {
@@ -133,13 +135,20 @@ impl Simd for Avx2 {
         let shifted = unsafe { [_mm256_srli_epi16::<4>(a[0]), _mm256_srli_epi16::<4>(a[1])] };
         unsafe { Self::low_nibbles(shifted) }
     }
-    /// 15 * 128 * 2 stays within the 16 bits of `vpmaddubsw`.
+    #[inline(always)]
+    unsafe fn nibble_zero() -> I {
+        unsafe { Self::splat_i(0) }
+    }
+    #[inline(always)]
+    unsafe fn nibble_sums(a: I) -> I {
+        let ones = unsafe { [_mm256_set1_epi16(1); 2] };
+        both!(_mm256_madd_epi16, a, ones)
+    }
     #[inline(always)]
     unsafe fn dot_nibbles(sum: I, a: I, b: i32) -> I {
-        let dot = |a: __m256i| unsafe {
-            _mm256_madd_epi16(_mm256_maddubs_epi16(a, _mm256_set1_epi32(b)), _mm256_set1_epi16(1))
-        };
-        unsafe { Self::add_i(sum, [dot(a[0]), dot(a[1])]) }
+        let b = unsafe { [_mm256_set1_epi32(b); 2] };
+        let products = both!(_mm256_maddubs_epi16, a, b);
+        both!(_mm256_add_epi16, sum, products)
     }
     /// `|a| * (b with a's sign)`: 128 * 127 * 2 stays within 16 bits.
     #[inline(always)]

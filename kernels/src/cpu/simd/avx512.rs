@@ -13,6 +13,7 @@ impl Simd for Avx512 {
     type F = __m512;
     type I = __m512i;
     type B = __m512i;
+    type N = __m512i;
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> __m512 {
@@ -103,6 +104,14 @@ impl Simd for Avx512 {
     #[inline(always)]
     unsafe fn high_nibbles(a: __m512i) -> __m512i {
         unsafe { _mm512_and_si512(_mm512_srli_epi16::<4>(a), _mm512_set1_epi8(0x0f)) }
+    }
+    #[inline(always)]
+    unsafe fn nibble_zero() -> __m512i {
+        unsafe { Self::splat_i(0) }
+    }
+    #[inline(always)]
+    unsafe fn nibble_sums(a: __m512i) -> __m512i {
+        a
     }
     #[inline(always)]
     unsafe fn dot_nibbles(sum: __m512i, a: __m512i, b: i32) -> __m512i {

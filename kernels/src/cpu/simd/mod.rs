@@ -30,6 +30,8 @@ pub(super) trait Simd: Copy + 'static {
     type I: Copy;
     /// 64 bytes.
     type B: Copy;
+    /// Sums of up to eight [`Simd::dot_nibbles`].
+    type N: Copy;
 
     unsafe fn splat(x: f32) -> Self::F;
     /// 16 x f32.
@@ -67,7 +69,9 @@ pub(super) trait Simd: Copy + 'static {
     unsafe fn high_nibbles(a: Self::B) -> Self::B;
     /// Lane `i` of the sum gains the products of the unsigned bytes `4 i .. 4 i + 4` of `a`, each at most 15, with
     /// the four signed bytes of `b`.
-    unsafe fn dot_nibbles(sum: Self::I, a: Self::B, b: i32) -> Self::I;
+    unsafe fn dot_nibbles(sum: Self::N, a: Self::B, b: i32) -> Self::N;
+    unsafe fn nibble_zero() -> Self::N;
+    unsafe fn nibble_sums(a: Self::N) -> Self::I;
     /// The same for signed bytes; those of `b` are at least -127. `a` went through [`Simd::shift_bytes`], and the sum
     /// started from [`Simd::unshift`].
     unsafe fn dot_bytes(sum: Self::I, a: Self::B, b: i32) -> Self::I;

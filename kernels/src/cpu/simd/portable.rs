@@ -20,6 +20,7 @@ impl Simd for Portable {
     type F = F;
     type I = I;
     type B = [u8; 64];
+    type N = I;
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> F {
@@ -108,6 +109,14 @@ impl Simd for Portable {
     #[inline(always)]
     unsafe fn high_nibbles(a: [u8; 64]) -> [u8; 64] {
         a.map(|byte| byte >> 4)
+    }
+    #[inline(always)]
+    unsafe fn nibble_zero() -> I {
+        unsafe { Self::splat_i(0) }
+    }
+    #[inline(always)]
+    unsafe fn nibble_sums(a: I) -> I {
+        a
     }
     #[inline(always)]
     unsafe fn dot_nibbles(sum: I, a: [u8; 64], b: i32) -> I {
