@@ -71,7 +71,7 @@ mod tests {
         let args = expanded(file, &["tokenmill", "serve", "--port", "1"], &["TOKENMILL_HOST"]).unwrap();
         assert_eq!(
             args,
-            ["tokenmill", "serve", "--port=9000", "--strict-params", "--api-key=a", "--api-key=b", "--port", "1"]
+            ["tokenmill", "serve", "--api-key=a", "--api-key=b", "--port=9000", "--strict-params", "--port", "1"]
         );
     }
 

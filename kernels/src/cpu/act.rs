@@ -1,8 +1,8 @@
 //! Activations as matmuls read them: f32, or signed bytes with a scale a group of 32.
 //!
-//! `Int8G32` of `[rows, cols]`: bytes `[rows, cols]`, then `[rows, cols / 32]` each of scales, sums of the bytes (i32: where
-//! an instruction shifts signed bytes to unsigned ones, they take the shift off again), and `scale * sum` (a weight's
-//! minimum then costs one multiply-add a group).
+//! `Int8G32` of `[rows, cols]`: bytes `[rows, cols]`, then scales and `scale * sum of the bytes` `[rows, cols / 32]`
+//! (a weight's minimum then costs one multiply-add a group), then sums of the bytes `[rows, cols / 16]` (i32: where an
+//! instruction shifts signed bytes to unsigned ones, they take the shift off again).
 
 use tensor::{ActSet, Encoding};
 
@@ -15,7 +15,7 @@ pub(super) const GROUP: usize = 32;
 pub(super) fn bytes(encoding: Encoding, rows: usize, cols: usize) -> usize {
     match encoding {
         Encoding::F32 => rows * cols * 4,
-        Encoding::Int8G32 => rows * cols + 3 * rows * (cols / GROUP) * 4,
+        Encoding::Int8G32 => rows * cols + 4 * rows * (cols / GROUP) * 4,
         other => panic!("no CPU kernel reads activations as {other:?}"),
     }
 }
@@ -25,8 +25,9 @@ pub(super) fn bytes(encoding: Encoding, rows: usize, cols: usize) -> usize {
 pub(super) struct Int8 {
     pub q: *mut i8,
     pub scales: *mut f32,
-    pub sums: *mut i32,
     pub scaled_sums: *mut f32,
+    /// Two a group, of its halves.
+    pub sums: *mut i32,
 }
 
 impl Int8 {
@@ -37,8 +38,8 @@ impl Int8 {
         unsafe {
             let groups = rows * (cols / GROUP);
             let scales = base.cast::<u8>().add(rows * cols).cast::<f32>();
-            let sums = scales.add(groups);
-            Self { q: base.cast(), scales, sums: sums.cast(), scaled_sums: sums.add(groups) }
+            let scaled_sums = scales.add(groups);
+            Self { q: base.cast(), scales, scaled_sums, sums: scaled_sums.add(groups).cast() }
         }
     }
 }
@@ -123,9 +124,10 @@ unsafe fn quantize<S: Simd>(a: S::F, b: S::F, out: &Int8, at: usize, group: usiz
         let (a, b) = (S::round(S::mul(a, inverse)), S::round(S::mul(b, inverse)));
         S::store_i8(out.q.add(at), a);
         S::store_i8(out.q.add(at + LANES), b);
-        let sum = S::sum_i(S::add_i(a, b));
+        let sums = [S::sum_i(a), S::sum_i(b)];
         *out.scales.add(group) = step;
-        *out.sums.add(group) = sum;
-        *out.scaled_sums.add(group) = step * sum as f32;
+        *out.scaled_sums.add(group) = step * (sums[0] + sums[1]) as f32;
+        *out.sums.add(2 * group) = sums[0];
+        *out.sums.add(2 * group + 1) = sums[1];
     }
 }

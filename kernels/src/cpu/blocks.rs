@@ -1,9 +1,11 @@
 //! The register blocks of `matmul`: one reduction over k for each packing, the same whatever the block's shape.
+//!
+//! Coded kinds take groups of 32 ascending: integers exactly, then a multiply-add for each scale and one for the minimum.
 
 use super::act::GROUP;
 use super::matmul::{Input, STRIP_COLS};
 use super::simd::{LANES, Simd};
-use super::weight::{W4_MINS, W4_NIBBLES, W4_RECORD, W8_BYTES, W8_RECORD};
+use super::weight::Kind;
 
 /// The register block of one packing.
 pub(super) trait Block {
@@ -20,10 +22,17 @@ pub(super) trait Block {
     );
 }
 
-pub(super) struct W4;
-pub(super) struct W8;
+/// Nibbles with a minimum; scales in f32 where `WIDE`, else in f16.
+pub(super) struct W4<const WIDE: bool>;
+/// Bytes with what [`EXTRA`](W8) says: nothing, a minimum, or a scale of the second half.
+pub(super) struct W8<const EXTRA: u8>;
 pub(super) struct Bf16;
+pub(super) struct F16;
 pub(super) struct F32;
+
+pub(super) const PLAIN: u8 = 0;
+pub(super) const MIN: u8 = 1;
+pub(super) const HALVES: u8 = 2;
 
 #[inline(always)]
 unsafe fn store_block<S: Simd, const R: usize, const T: usize>(acc: &[[S::F; T]; R], out: *mut f32) {
@@ -42,7 +51,16 @@ unsafe fn word(p: *const i8) -> i32 {
     unsafe { p.cast::<i32>().read_unaligned() }
 }
 
-impl Block for W4 {
+/// Sixteen scales or minimums, the `idx`-th vector of a record's header.
+#[inline(always)]
+unsafe fn header<S: Simd, const WIDE: bool>(record: *const u8, idx: usize) -> S::F {
+    // SAFETY: the header holds them.
+    unsafe {
+        if WIDE { S::load(record.cast::<f32>().add(idx * LANES)) } else { S::load_f16(record.cast::<u16>().add(idx * LANES)) }
+    }
+}
+
+impl<const WIDE: bool> Block for W4<WIDE> {
     #[inline(always)]
     unsafe fn block<S: Simd, const R: usize, const T: usize>(
         w: *const u8,
@@ -51,17 +69,18 @@ impl Block for W4 {
         row: usize,
         out: *mut f32,
     ) {
-        let Input::Int8(x) = input else { unreachable!("W4 wants bytes") };
+        let Input::Int8(x) = input else { unreachable!("nibbles want bytes") };
+        let kind = const { if WIDE { Kind::W4Wide } else { Kind::W4 } };
         let groups = cols / GROUP;
         // SAFETY: records, rows and groups exist.
         unsafe {
             let mut acc = [[S::splat(0.0); T]; R];
             for group in 0..groups {
-                let record: [*const u8; T] = std::array::from_fn(|j| w.add((j * groups + group) * W4_RECORD));
+                let record: [*const u8; T] = std::array::from_fn(|j| w.add((j * groups + group) * kind.record()));
                 let q = x.q.add(row * cols + group * GROUP);
                 let mut dots = [[S::nibble_zero(); T]; R];
                 for step in 0..4 {
-                    let bytes: [S::B; T] = std::array::from_fn(|j| S::load_b(record[j].add(W4_NIBBLES + step * 64)));
+                    let bytes: [S::B; T] = std::array::from_fn(|j| S::load_b(record[j].add(kind.header() + step * 64)));
                     for (i, dots) in dots.iter_mut().enumerate() {
                         let q = q.add(i * cols + step * 8);
                         for (dot, &bytes) in dots.iter_mut().zip(&bytes) {
@@ -71,8 +90,7 @@ impl Block for W4 {
                     }
                 }
                 for j in 0..T {
-                    let scale = S::load_f16(record[j].cast());
-                    let min = S::load_f16(record[j].add(W4_MINS).cast());
+                    let (scale, min) = (header::<S, WIDE>(record[j], 0), header::<S, WIDE>(record[j], 1));
                     for i in 0..R {
                         let at = (row + i) * groups + group;
                         let step = S::mul(scale, S::splat(*x.scales.add(at)));
@@ -86,7 +104,17 @@ impl Block for W4 {
     }
 }
 
-impl Block for W8 {
+impl<const EXTRA: u8> W8<EXTRA> {
+    const KIND: Kind = match EXTRA {
+        PLAIN => Kind::W8,
+        MIN => Kind::W8Min,
+        _ => Kind::W8Halves,
+    };
+    /// Steps of 4 k under one scale.
+    const STEPS: usize = if EXTRA == HALVES { 4 } else { 8 };
+}
+
+impl<const EXTRA: u8> Block for W8<EXTRA> {
     #[inline(always)]
     unsafe fn block<S: Simd, const R: usize, const T: usize>(
         w: *const u8,
@@ -95,35 +123,45 @@ impl Block for W8 {
         row: usize,
         out: *mut f32,
     ) {
-        let Input::Int8(x) = input else { unreachable!("W8 wants bytes") };
+        let Input::Int8(x) = input else { unreachable!("bytes want bytes") };
         let groups = cols / GROUP;
         // SAFETY: records, rows and groups exist.
         unsafe {
             let mut acc = [[S::splat(0.0); T]; R];
             for group in 0..groups {
-                let record: [*const u8; T] = std::array::from_fn(|j| w.add((j * groups + group) * W8_RECORD));
+                let record: [*const u8; T] = std::array::from_fn(|j| w.add((j * groups + group) * Self::KIND.record()));
                 let q = x.q.add(row * cols + group * GROUP);
-                let mut dots = [[S::splat_i(0); T]; R];
-                for (i, dots) in dots.iter_mut().enumerate() {
-                    *dots = [S::unshift(*x.sums.add((row + i) * groups + group)); T];
-                }
-                for step in 0..8 {
-                    let mut bytes = [S::load_b(record[0].add(W8_BYTES + step * 64)); T];
-                    for (bytes, record) in bytes.iter_mut().zip(&record) {
-                        *bytes = S::shift_bytes(S::load_b(record.add(W8_BYTES + step * 64)));
-                    }
+                for part in 0..8 / Self::STEPS {
+                    let mut dots = [[S::splat_i(0); T]; R];
                     for (i, dots) in dots.iter_mut().enumerate() {
-                        let q = word(q.add(i * cols + step * 4));
-                        for (dot, &bytes) in dots.iter_mut().zip(&bytes) {
-                            *dot = S::dot_bytes(*dot, bytes, q);
+                        let sums = x.sums.add(((row + i) * groups + group) * 2);
+                        let sum = if EXTRA == HALVES { *sums.add(part) } else { *sums + *sums.add(1) };
+                        *dots = [S::unshift(sum); T];
+                    }
+                    for step in part * Self::STEPS..(part + 1) * Self::STEPS {
+                        let at = Self::KIND.header() + step * 64;
+                        let mut bytes = [S::load_b(record[0].add(at)); T];
+                        for (bytes, record) in bytes.iter_mut().zip(&record) {
+                            *bytes = S::shift_bytes(S::load_b(record.add(at)));
+                        }
+                        for (i, dots) in dots.iter_mut().enumerate() {
+                            let q = word(q.add(i * cols + step * 4));
+                            for (dot, &bytes) in dots.iter_mut().zip(&bytes) {
+                                *dot = S::dot_bytes(*dot, bytes, q);
+                            }
                         }
                     }
-                }
-                for j in 0..T {
-                    let scale = S::load(record[j].cast());
-                    for i in 0..R {
-                        let step = S::mul(scale, S::splat(*x.scales.add((row + i) * groups + group)));
-                        acc[i][j] = S::fma(S::to_f(dots[i][j]), step, acc[i][j]);
+                    for j in 0..T {
+                        let scale = header::<S, true>(record[j], part);
+                        for i in 0..R {
+                            let at = (row + i) * groups + group;
+                            let step = S::mul(scale, S::splat(*x.scales.add(at)));
+                            acc[i][j] = S::fma(S::to_f(dots[i][j]), step, acc[i][j]);
+                            if EXTRA == MIN {
+                                let min = header::<S, true>(record[j], 1);
+                                acc[i][j] = S::fma(min, S::splat(*x.scaled_sums.add(at)), acc[i][j]);
+                            }
+                        }
                     }
                 }
             }
@@ -159,34 +197,26 @@ unsafe fn dense<S: Simd, const R: usize, const T: usize>(
     }
 }
 
-impl Block for Bf16 {
-    #[inline(always)]
-    unsafe fn block<S: Simd, const R: usize, const T: usize>(
-        w: *const u8,
-        cols: usize,
-        input: Input,
-        row: usize,
-        out: *mut f32,
-    ) {
-        // SAFETY: tile `j` and input `k` exist.
-        let load = |j: usize, k: usize| unsafe { S::load_bf16(w.cast::<u16>().add((j * cols + k) * LANES)) };
-        // SAFETY: as the caller vouches.
-        unsafe { dense::<S, R, T>(load, cols, input, row, out) }
-    }
+macro_rules! dense_block {
+    ($kind:ty, $element:ty, $load:ident) => {
+        impl Block for $kind {
+            #[inline(always)]
+            unsafe fn block<S: Simd, const R: usize, const T: usize>(
+                w: *const u8,
+                cols: usize,
+                input: Input,
+                row: usize,
+                out: *mut f32,
+            ) {
+                // SAFETY: tile `j` and input `k` exist.
+                let load = |j: usize, k: usize| unsafe { S::$load(w.cast::<$element>().add((j * cols + k) * LANES)) };
+                // SAFETY: as the caller vouches.
+                unsafe { dense::<S, R, T>(load, cols, input, row, out) }
+            }
+        }
+    };
 }
 
-impl Block for F32 {
-    #[inline(always)]
-    unsafe fn block<S: Simd, const R: usize, const T: usize>(
-        w: *const u8,
-        cols: usize,
-        input: Input,
-        row: usize,
-        out: *mut f32,
-    ) {
-        // SAFETY: tile `j` and input `k` exist.
-        let load = |j: usize, k: usize| unsafe { S::load(w.cast::<f32>().add((j * cols + k) * LANES)) };
-        // SAFETY: as the caller vouches.
-        unsafe { dense::<S, R, T>(load, cols, input, row, out) }
-    }
-}
+dense_block!(Bf16, u16, load_bf16);
+dense_block!(F16, u16, load_f16);
+dense_block!(F32, f32, load);

@@ -1,23 +1,21 @@
 //! `y = x W^T` for every packing and epilogue.
 //!
 //! A job is a strip of four tiles (64 outputs) and a chunk of rows. The strip's weights stay in the first-level cache
-//! while the rows stream past in register blocks of 8 x 2, 6 x 2, 4 x 4 down to 1 x 4 (rows x tiles), of 4 x 1 and less
-//! where registers are narrow. Each output is reduced over k in one order, whatever the block: groups ascending, within a group exact integers, one multiply-add for
-//! the scale and one for the minimum (W4), or k ascending (Bf16, F32). So a row's bits do not depend on its neighbours.
+//! while the rows stream past in register blocks of 8 x 2, 4 x 4, 2 x 4 or 1 x 4 (rows x tiles), of 4 x 1 and less
+//! where registers are narrow. Each output is reduced over k in one order, whatever the block: groups ascending, within a group exact integers, or k ascending where
+//! weights are not coded. So a row's bits do not depend on its neighbours.
 
 use std::mem::MaybeUninit;
 
-use tensor::Activation;
+use tensor::{Activation, Encoding};
 
 use super::act::{Emit, Int8};
-use super::blocks::{Bf16, Block, F32, W4, W8};
+use super::blocks::{Bf16, Block, F16, F32, HALVES, MIN, PLAIN, W4, W8};
 use super::isa::{Isa, Op};
 use super::pool::Pool;
 use super::simd::{LANES, Simd};
-use super::weight::{Kind, Weight};
+use super::weight::{Kind, STRIP, Segment, Weight};
 
-/// Tiles in a strip.
-const STRIP: usize = 4;
 pub(super) const STRIP_COLS: usize = STRIP * LANES;
 /// Rows in the largest register block.
 const MAX_ROWS: usize = 8;
@@ -42,11 +40,13 @@ pub(super) enum Epilogue {
     Glu { f: Activation, emit: Emit },
 }
 
-/// One matmul; `Input` and `Epilogue` point to `rows` rows.
+/// One matmul; the inputs and `Epilogue` point to `rows` rows.
 #[derive(Clone, Copy)]
 pub(super) struct Matmul<'a> {
     pub weight: &'a Weight,
-    pub input: Input,
+    /// In the encodings that the weight wants.
+    pub int8: Option<Int8>,
+    pub f32: Option<*const f32>,
     pub epilogue: Epilogue,
     pub rows: usize,
 }
@@ -56,28 +56,38 @@ unsafe impl Sync for Matmul<'_> {}
 
 impl Matmul<'_> {
     pub fn run(&self, pool: &Pool, isa: Isa) {
-        let strips = self.weight.tiles().div_ceil(STRIP);
         let chunks = self.rows.div_ceil(CHUNK);
-        pool.run(strips * chunks, &|job| {
-            let first_tile = job / chunks * STRIP;
-            let first_row = job % chunks * CHUNK;
-            let job = Job {
-                matmul: self,
-                first_tile,
-                tiles: STRIP.min(self.weight.tiles() - first_tile),
-                first_row,
-                end_row: self.rows.min(first_row + CHUNK),
-            };
-            // SAFETY: `isa` was found available; the pointers hold `rows` rows, as whoever built the matmul checked.
-            unsafe { isa.run(job) };
-        });
+        for segment in &self.weight.segments {
+            pool.run(segment.strips() * chunks, &|job| {
+                let first_row = job % chunks * CHUNK;
+                let job = Job {
+                    matmul: self,
+                    segment,
+                    input: self.input(segment.kind),
+                    first_tile: job / chunks * STRIP,
+                    first_row,
+                    end_row: self.rows.min(first_row + CHUNK),
+                };
+                // SAFETY: `isa` was found available; the pointers hold `rows` rows, as whoever built the matmul checked.
+                unsafe { isa.run(job) };
+            });
+        }
+    }
+
+    fn input(&self, kind: Kind) -> Input {
+        match kind.encoding() {
+            Encoding::F32 => Input::F32(self.f32.expect("the weight wants f32")),
+            _ => Input::Int8(self.int8.expect("the weight wants bytes")),
+        }
     }
 }
 
+/// A strip of tiles and a chunk of rows.
 struct Job<'a> {
     matmul: &'a Matmul<'a>,
+    segment: &'a Segment,
+    input: Input,
     first_tile: usize,
-    tiles: usize,
     first_row: usize,
     end_row: usize,
 }
@@ -87,10 +97,14 @@ impl Op for Job<'_> {
     unsafe fn run<S: Simd>(self) {
         // SAFETY: the kinds' blocks read the weight and input that belong together.
         unsafe {
-            match self.matmul.weight.kind {
-                Kind::W4 => self.rows::<S, W4>(),
-                Kind::W8 => self.rows::<S, W8>(),
+            match self.segment.kind {
+                Kind::W4 => self.rows::<S, W4<false>>(),
+                Kind::W4Wide => self.rows::<S, W4<true>>(),
+                Kind::W8 => self.rows::<S, W8<PLAIN>>(),
+                Kind::W8Min => self.rows::<S, W8<MIN>>(),
+                Kind::W8Halves => self.rows::<S, W8<HALVES>>(),
                 Kind::Bf16 => self.rows::<S, Bf16>(),
+                Kind::F16 => self.rows::<S, F16>(),
                 Kind::F32 => self.rows::<S, F32>(),
             }
         }
@@ -106,9 +120,7 @@ impl Job<'_> {
             while row < self.end_row {
                 row += match self.end_row - row {
                     8.. if S::WIDE => self.block::<S, K, 8, 2>(row),
-                    6.. if S::WIDE => self.block::<S, K, 6, 2>(row),
                     4.. if S::WIDE => self.block::<S, K, 4, 4>(row),
-                    3.. if S::WIDE => self.block::<S, K, 3, 4>(row),
                     2.. if S::WIDE => self.block::<S, K, 2, 4>(row),
                     _ if S::WIDE => self.block::<S, K, 1, 4>(row),
                     4.. => self.block::<S, K, 4, 1>(row),
@@ -122,23 +134,16 @@ impl Job<'_> {
     /// `R` rows of the strip, `T` tiles at a time; returns `R`.
     #[inline(always)]
     unsafe fn block<S: Simd, K: Block, const R: usize, const T: usize>(&self, row: usize) -> usize {
-        let Matmul { weight, input, .. } = *self.matmul;
         let mut sums = [const { MaybeUninit::<f32>::uninit() }; MAX_ROWS * STRIP_COLS];
-        let mut tile = 0;
-        // SAFETY: tiles stay within the strip, and `sums` holds `R` rows of it.
+        let sums = sums.as_mut_ptr().cast::<f32>();
+        // SAFETY: a strip's tiles exist, padding included, and `sums` holds `R` rows of it.
         unsafe {
-            while tile < self.tiles {
-                let (w, out) = (weight.tile(self.first_tile + tile), sums.as_mut_ptr().cast::<f32>().add(tile * LANES));
-                if tile + T <= self.tiles {
-                    K::block::<S, R, T>(w, weight.cols, input, row, out);
-                    tile += T;
-                } else {
-                    K::block::<S, R, 1>(w, weight.cols, input, row, out);
-                    tile += 1;
-                }
+            for tile in (0..STRIP).step_by(T) {
+                let w = self.segment.tile(self.first_tile + tile);
+                K::block::<S, R, T>(w, self.matmul.weight.cols, self.input, row, sums.add(tile * LANES));
             }
             for idx in 0..R {
-                self.finish::<S>(row + idx, sums.as_ptr().cast::<f32>().add(idx * STRIP_COLS));
+                self.finish::<S>(row + idx, sums.add(idx * STRIP_COLS));
             }
         }
         R
@@ -160,13 +165,13 @@ impl Job<'_> {
 
     #[inline(always)]
     unsafe fn store<S: Simd, const ADD: bool>(&self, out: *mut f32, bias: Option<*const f32>, sums: *const f32) {
-        let n = self.matmul.weight.rows;
-        for tile in 0..self.tiles {
-            let col = (self.first_tile + tile) * LANES;
-            // SAFETY: `col + LANES <= n`, or `col..n` one by one.
+        let Segment { first, rows, .. } = *self.segment;
+        let (start, end) = (first + self.first_tile * LANES, first + rows);
+        for (tile, col) in (start..end).step_by(LANES).take(STRIP).enumerate() {
+            // SAFETY: `col + LANES <= end`, or `col..end` one by one.
             unsafe {
                 let sums = sums.add(tile * LANES);
-                if col + LANES <= n {
+                if col + LANES <= end {
                     let mut y = S::load(sums);
                     if let Some(bias) = bias {
                         y = S::add(y, S::load(bias.add(col)));
@@ -176,7 +181,7 @@ impl Job<'_> {
                     }
                     S::store(out.add(col), y);
                 } else {
-                    for idx in 0..n - col {
+                    for idx in 0..end - col {
                         let y = *sums.add(idx) + bias.map_or(0.0, |bias| *bias.add(col + idx));
                         *out.add(col + idx) = if ADD { *out.add(col + idx) + y } else { y };
                     }
@@ -185,14 +190,14 @@ impl Job<'_> {
         }
     }
 
-    /// Two pairs of tiles are 32 outputs, one quantization group.
+    /// Two pairs of tiles are 32 outputs, one quantization group; at the end one pair may be padding.
     #[inline(always)]
     unsafe fn glu<S: Simd>(&self, f: Activation, emit: &Emit, row: usize, sums: *const f32) {
         let col = self.first_tile / 2 * LANES;
         // SAFETY: the strip holds whole pairs, as packing made sure.
         unsafe {
             let first = gate::<S>(f, S::load(sums), S::load(sums.add(LANES)));
-            if self.tiles == STRIP {
+            if col + 2 * LANES <= self.segment.rows / 2 {
                 let second = gate::<S>(f, S::load(sums.add(2 * LANES)), S::load(sums.add(3 * LANES)));
                 emit.put32::<S>(row, col, first, second);
             } else {

@@ -36,7 +36,7 @@ use arena::Arena;
 use attention::{Attention, Jobs};
 use cache::Element;
 use inputs::Inputs;
-use matmul::{Epilogue, Input, Matmul};
+use matmul::{Epilogue, Matmul};
 use norm::Rows;
 use pool::Pool;
 use rope::{MAX_HEAD_DIM, RopeWrite};
@@ -140,16 +140,18 @@ impl Cpu {
 
     fn matmul(&self, a: &Act<Self>, weight: &Weight, epilogue: Epilogue) {
         assert_eq!(a.cols, weight.cols, "the input has {} columns, the weight wants {}", a.cols, weight.cols);
-        let encoding = weight.encoding();
-        let buf = a.get(encoding);
-        assert!(buf.bytes() >= act::bytes(encoding, a.rows, a.cols), "the input's buffer holds its rows");
-        let input = match encoding {
-            Encoding::F32 => Input::F32(buf.ptr()),
-            // SAFETY: the buffer was made for this encoding and shape.
-            _ => Input::Int8(unsafe { Int8::at(buf.ptr(), a.rows, a.cols) }),
+        let input = |encoding: Encoding| {
+            weight.wants().contains(encoding).then(|| {
+                let buf = a.get(encoding);
+                assert!(buf.bytes() >= act::bytes(encoding, a.rows, a.cols), "the input's buffer holds its rows");
+                buf.ptr()
+            })
         };
+        // SAFETY: the buffer was made for this encoding and shape.
+        let int8 = input(Encoding::Int8G32).map(|base| unsafe { Int8::at(base, a.rows, a.cols) });
+        let f32 = input(Encoding::F32).map(<*mut f32>::cast_const);
         if self.computes() {
-            Matmul { weight, input, epilogue, rows: a.rows }.run(&self.pool, self.isa);
+            Matmul { weight, int8, f32, epilogue, rows: a.rows }.run(&self.pool, self.isa);
         }
     }
 }
@@ -186,7 +188,7 @@ impl Backend for Cpu {
 
     fn pack(&mut self, parts: &[Stored<'_>], role: Role) -> Result<Weight, LoadError> {
         let weight = Weight::pack(&self.pool, parts, role)?;
-        self.resident += weight.data.bytes() as u64;
+        self.resident += weight.bytes();
         Ok(weight)
     }
 

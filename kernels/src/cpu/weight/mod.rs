@@ -1,0 +1,136 @@
+//! Weights as the kernels stream them: fused parts side by side, each in the kind that holds its format exactly.
+
+mod kind;
+mod record;
+
+use quant::Stored;
+use tensor::{ActSet, LoadError, Role};
+
+use super::arena::{Lines, Shared};
+use super::pool::Pool;
+use super::simd::LANES;
+pub(super) use kind::Kind;
+
+/// Tiles that a matmul takes at once; segments are padded to a multiple.
+pub(super) const STRIP: usize = 4;
+
+/// One matrix, packed. `rows` outputs, `cols` inputs.
+pub struct Weight {
+    pub(super) rows: usize,
+    pub(super) cols: usize,
+    pub(super) segments: Vec<Segment>,
+}
+
+/// Consecutive outputs that are held in one way.
+pub(super) struct Segment {
+    pub kind: Kind,
+    /// Its first output.
+    pub first: usize,
+    /// Its outputs, without padding.
+    pub rows: usize,
+    tile_bytes: usize,
+    data: Lines,
+}
+
+impl Weight {
+    /// Packs `parts` stacked along the output; gate and up of a [`Role::Glu`] alternate tile by tile.
+    pub(super) fn pack(pool: &Pool, parts: &[Stored<'_>], role: Role) -> Result<Self, LoadError> {
+        let cols = parts.first().ok_or_else(|| LoadError::Shape("a weight has at least one part".to_owned()))?.cols;
+        check(parts, role, cols)?;
+        let kinds = || parts.iter().map(|part| Kind::of(part.format, cols));
+        let mut segments = Vec::new();
+        if role == Role::Glu {
+            let first = kinds().next().expect("there is a first part");
+            let kind = if kinds().all(|kind| kind == first) { first } else { Kind::F32 };
+            let source = |row: usize| (row / LANES % 2, row / LANES / 2 * LANES + row % LANES);
+            segments.push(Segment::pack(pool, kind, 0, 2 * parts[0].rows, parts, &source));
+        } else {
+            let mut first = 0;
+            for (idx, (part, kind)) in parts.iter().zip(kinds()).enumerate() {
+                segments.push(Segment::pack(pool, kind, first, part.rows, parts, &|row| (idx, row)));
+                first += part.rows;
+            }
+        }
+        Ok(Self { rows: parts.iter().map(|part| part.rows).sum(), cols, segments })
+    }
+
+    /// The encodings of activations that it multiplies.
+    pub(super) fn wants(&self) -> ActSet {
+        let encodings = self.segments.iter().map(|segment| ActSet::of(segment.kind.encoding()));
+        encodings.fold(ActSet::EMPTY, ActSet::union)
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.segments.iter().map(|segment| segment.data.bytes() as u64).sum()
+    }
+
+    /// Output row `row`, as f32, into `out [cols]`.
+    pub(super) fn unpack_row(&self, row: usize, out: &mut [f32]) {
+        assert!(row < self.rows && out.len() == self.cols, "row {row} of {}", self.rows);
+        let segment = self.segments.iter().rfind(|segment| segment.first <= row).expect("a segment starts at 0");
+        let (tile, lane) = ((row - segment.first) / LANES, (row - segment.first) % LANES);
+        // SAFETY: the tile lies within the data.
+        let tile = unsafe { std::slice::from_raw_parts(segment.tile(tile), segment.tile_bytes) };
+        for (k, value) in out.iter_mut().enumerate() {
+            *value = record::element(segment.kind, tile, lane, k);
+        }
+    }
+}
+
+impl Segment {
+    /// Packs the rows that `source` names by part and row.
+    fn pack(
+        pool: &Pool,
+        kind: Kind,
+        first: usize,
+        rows: usize,
+        parts: &[Stored<'_>],
+        source: &(dyn Fn(usize) -> (usize, usize) + Sync),
+    ) -> Self {
+        let (tiles, tile_bytes) = (rows.div_ceil(LANES), kind.tile_bytes(parts[0].cols));
+        let mut data = Lines::zeroed(tiles.next_multiple_of(STRIP) * tile_bytes);
+        let out = Shared(data.as_mut_ptr());
+        pool.run(tiles, &|tile| {
+            // SAFETY: each tile is written by one thread, and the tiles lie side by side within `data`.
+            let bytes = unsafe { std::slice::from_raw_parts_mut(out.get().add(tile * tile_bytes), tile_bytes) };
+            for row in (tile * LANES..rows).take(LANES) {
+                let (part, part_row) = source(row);
+                record::pack(kind, &parts[part], part_row, row % LANES, bytes);
+            }
+        });
+        Self { kind, first, rows, tile_bytes, data }
+    }
+
+    pub fn strips(&self) -> usize {
+        self.rows.div_ceil(LANES * STRIP)
+    }
+
+    /// The tile's first byte.
+    pub fn tile(&self, tile: usize) -> *const u8 {
+        let offset = tile * self.tile_bytes;
+        assert!(offset < self.data.bytes(), "tile {tile} is beyond the weight");
+        // SAFETY: within the data, as just checked.
+        unsafe { self.data.as_ptr().add(offset) }
+    }
+}
+
+fn check(parts: &[Stored<'_>], role: Role, cols: usize) -> Result<(), LoadError> {
+    if cols == 0 || !cols.is_multiple_of(LANES) {
+        return Err(LoadError::Unsupported(format!(
+            "the CPU kernels take inputs in multiples of {LANES}, not {cols}; use --device reference"
+        )));
+    }
+    if let Some(other) = parts.iter().find(|part| part.cols != cols) {
+        return Err(LoadError::Shape(format!("fused parts have {cols} and {} columns", other.cols)));
+    }
+    if let Some(part) = parts.iter().find(|part| Stored::new(part.rows, cols, part.format, part.bytes).is_err()) {
+        return Err(LoadError::Shape(format!("{} x {cols} of {} are not these bytes", part.rows, part.format)));
+    }
+    let is_pair = parts.len() == 2 && parts[0].rows == parts[1].rows && parts[0].rows.is_multiple_of(LANES);
+    if role == Role::Glu && !is_pair {
+        return Err(LoadError::Shape(format!(
+            "a gate and an up part of equal rows in multiples of {LANES} are wanted"
+        )));
+    }
+    Ok(())
+}
