@@ -56,7 +56,11 @@ unsafe fn word(p: *const i8) -> i32 {
 unsafe fn header<S: Simd, const WIDE: bool>(record: *const u8, idx: usize) -> S::F {
     // SAFETY: the header holds them.
     unsafe {
-        if WIDE { S::load(record.cast::<f32>().add(idx * LANES)) } else { S::load_f16(record.cast::<u16>().add(idx * LANES)) }
+        if WIDE {
+            S::load(record.cast::<f32>().add(idx * LANES))
+        } else {
+            S::load_f16(record.cast::<u16>().add(idx * LANES))
+        }
     }
 }
 

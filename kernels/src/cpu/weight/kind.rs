@@ -1,0 +1,85 @@
+//! How packed matrices are held: tiles of 16 output columns, so that a lane is a column.
+//!
+//! ```text
+//!   per tile and 32 k, a record:
+//!     W4        16 f16 scales, 16 f16 minimums,   4 x 64 bytes of nibbles     320 bytes
+//!     W4Wide    16 f32 scales, 16 f32 minimums,   4 x 64 bytes of nibbles     384
+//!     W8        16 f32 scales,                    8 x 64 signed bytes         576
+//!     W8Min     16 f32 scales, 16 f32 minimums,   8 x 64 signed bytes         640
+//!     W8Halves  16 f32 scales of k 0..16, 16 of k 16..32, 8 x 64 bytes        640
+//!   in the i-th 64 bytes, lane c holds
+//!     nibbles   k 8i..8i+4 in its low and 8i+4..8i+8 in its high halves
+//!     bytes     k 4i..4i+4
+//!   per tile and k:
+//!     Bf16, F16, F32   16 elements
+//! ```
+//!
+//! The coded kinds hold the checkpoint's own blocks: value = scale * code + minimum, nothing is quantized anew.
+
+use quant::Format;
+use tensor::Encoding;
+
+use super::super::act::GROUP;
+use super::super::simd::LANES;
+
+/// How a packed matrix is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in super::super) enum Kind {
+    W4,
+    W4Wide,
+    W8,
+    W8Min,
+    W8Halves,
+    Bf16,
+    F16,
+    F32,
+}
+
+impl Kind {
+    /// The kind that holds `format` exactly, at `cols` inputs.
+    pub fn of(format: Format, cols: usize) -> Self {
+        let coded = match format {
+            Format::Q4_0 | Format::Q4_1 => Self::W4,
+            Format::Q4K => Self::W4Wide,
+            Format::Q5_0 | Format::Q8_0 => Self::W8,
+            Format::Q5_1 | Format::Q5K => Self::W8Min,
+            Format::Q3K | Format::Q6K => Self::W8Halves,
+            Format::Bf16 => return Self::Bf16,
+            Format::F16 => return Self::F16,
+            Format::F32 | Format::Q2K => return Self::F32,
+        };
+        if cols.is_multiple_of(GROUP) { coded } else { Self::F32 }
+    }
+
+    /// How the kernels read the activations that it multiplies.
+    pub fn encoding(self) -> Encoding {
+        match self {
+            Self::Bf16 | Self::F16 | Self::F32 => Encoding::F32,
+            _ => Encoding::Int8G32,
+        }
+    }
+
+    /// Bytes before a record's codes.
+    pub const fn header(self) -> usize {
+        match self {
+            Self::W4 | Self::W8 => 64,
+            Self::W4Wide | Self::W8Min | Self::W8Halves => 128,
+            Self::Bf16 | Self::F16 | Self::F32 => 0,
+        }
+    }
+
+    /// Bytes of a record; of 32 k where there are none.
+    pub const fn record(self) -> usize {
+        match self {
+            Self::W4 | Self::W4Wide => self.header() + GROUP * LANES / 2,
+            Self::W8 | Self::W8Min | Self::W8Halves => self.header() + GROUP * LANES,
+            Self::Bf16 | Self::F16 => GROUP * LANES * 2,
+            Self::F32 => GROUP * LANES * 4,
+        }
+    }
+
+    /// Bytes of one tile of `cols` inputs, a multiple of 16.
+    pub fn tile_bytes(self, cols: usize) -> usize {
+        cols * self.record() / GROUP
+    }
+}

@@ -1,0 +1,135 @@
+//! One row of a checkpoint's matrix into its lane of a tile, and back.
+
+use half::{bf16, f16};
+use quant::{Block, Format, Stored, q3_k, q4_0, q4_1, q4_k, q5_0, q5_1, q5_k, q6_k, q8_0};
+
+use super::super::act::GROUP;
+use super::super::simd::LANES;
+use super::kind::Kind;
+
+/// 32 codes, the scales of their halves, and their minimum.
+struct Group<'a> {
+    codes: &'a [i8],
+    scales: [f32; 2],
+    min: f32,
+}
+
+/// Writes row `row` of `part` to `lane` of `tile`, which is zero there.
+pub(super) fn pack(kind: Kind, part: &Stored<'_>, row: usize, lane: usize, tile: &mut [u8]) {
+    let bytes = part.row(row);
+    match kind {
+        Kind::W4 | Kind::W4Wide | Kind::W8 | Kind::W8Min | Kind::W8Halves => {
+            groups(part.format, bytes, |idx, group| {
+                let record = &mut tile[idx * kind.record()..][..kind.record()];
+                put_header(kind, record, lane, &group);
+                put_codes(kind, record, lane, group.codes);
+            });
+        }
+        Kind::Bf16 | Kind::F16 => put_elements::<2>(bytes, lane, tile),
+        Kind::F32 if part.format == Format::F32 => put_elements::<4>(bytes, lane, tile),
+        Kind::F32 => {
+            let mut values = vec![0.0; part.cols];
+            part.dequantize_row(row, &mut values);
+            for (k, value) in values.iter().enumerate() {
+                put_f32(tile, k * LANES + lane, *value);
+            }
+        }
+    }
+}
+
+fn put_elements<const BYTES: usize>(row: &[u8], lane: usize, tile: &mut [u8]) {
+    for (k, element) in row.as_chunks::<BYTES>().0.iter().enumerate() {
+        tile[(k * LANES + lane) * BYTES..][..BYTES].copy_from_slice(element);
+    }
+}
+
+/// Calls `each` with the row's groups of 32, in order.
+fn groups(format: Format, row: &[u8], each: impl FnMut(usize, Group<'_>)) {
+    match format {
+        // Codes from 0 on, as nibbles are: the minimum makes up for it, exactly.
+        Format::Q4_0 => blocks(row, |block| from_zero(q4_0::unpack(block)), each),
+        Format::Q4_1 => blocks(row, q4_1::unpack, each),
+        Format::Q4K => blocks(row, q4_k::unpack, each),
+        Format::Q5_0 => blocks(row, q5_0::unpack, each),
+        Format::Q5_1 => blocks(row, q5_1::unpack, each),
+        Format::Q5K => blocks(row, q5_k::unpack, each),
+        Format::Q8_0 => blocks(row, q8_0::unpack, each),
+        Format::Q3K => blocks(row, q3_k::unpack, each),
+        Format::Q6K => blocks(row, q6_k::unpack, each),
+        other => unreachable!("{other} is not held as codes"),
+    }
+}
+
+fn from_zero(block: Block<32, 1>) -> Block<32, 1> {
+    Block { codes: block.codes.map(|code| code + 8), offsets: [-8.0 * block.scales[0]], ..block }
+}
+
+fn blocks<const BYTES: usize, const LEN: usize, const GROUPS: usize>(
+    row: &[u8],
+    unpack: impl Fn(&[u8; BYTES]) -> Block<LEN, GROUPS>,
+    mut each: impl FnMut(usize, Group<'_>),
+) {
+    for (idx, bytes) in row.as_chunks::<BYTES>().0.iter().enumerate() {
+        let block = unpack(bytes);
+        for (sub, codes) in block.codes.chunks_exact(GROUP).enumerate() {
+            let of = |k: usize| (sub * GROUP + k) * GROUPS / LEN;
+            let scales = [block.scales[of(0)], block.scales[of(GROUP / 2)]];
+            each(idx * (LEN / GROUP) + sub, Group { codes, scales, min: block.offsets[of(0)] });
+        }
+    }
+}
+
+fn put_header(kind: Kind, record: &mut [u8], lane: usize, group: &Group<'_>) {
+    let second = if kind == Kind::W8Halves { group.scales[1] } else { group.min };
+    if kind == Kind::W4 {
+        put_f16(record, lane, group.scales[0]);
+        put_f16(record, LANES + lane, second);
+    } else {
+        put_f32(record, lane, group.scales[0]);
+        if kind != Kind::W8 {
+            put_f32(record, LANES + lane, second);
+        }
+    }
+}
+
+fn put_codes(kind: Kind, record: &mut [u8], lane: usize, codes: &[i8]) {
+    let words = &mut record[kind.header()..];
+    if matches!(kind, Kind::W4 | Kind::W4Wide) {
+        for (word, codes) in codes.as_chunks::<8>().0.iter().enumerate() {
+            for k in 0..4 {
+                words[word * 64 + lane * 4 + k] = codes[k] as u8 | (codes[k + 4] as u8) << 4;
+            }
+        }
+    } else {
+        for (word, codes) in codes.as_chunks::<4>().0.iter().enumerate() {
+            words[word * 64 + lane * 4..][..4].copy_from_slice(&codes.map(|code| code as u8));
+        }
+    }
+}
+
+fn put_f16(bytes: &mut [u8], idx: usize, value: f32) {
+    bytes[idx * 2..][..2].copy_from_slice(&f16::from_f32(value).to_le_bytes());
+}
+
+fn put_f32(bytes: &mut [u8], idx: usize, value: f32) {
+    bytes[idx * 4..][..4].copy_from_slice(&value.to_le_bytes());
+}
+
+/// Element `k` of `lane`.
+pub(super) fn element(kind: Kind, tile: &[u8], lane: usize, k: usize) -> f32 {
+    let half_at = |bytes: &[u8], idx: usize| f16::from_le_bytes([bytes[idx * 2], bytes[idx * 2 + 1]]).to_f32();
+    let float_at = |bytes: &[u8], idx: usize| f32::from_le_bytes(bytes[idx * 4..][..4].try_into().expect("four bytes"));
+    let (record, at, k_in) = (&tile[k / GROUP * kind.record()..], k * LANES + lane, k % GROUP);
+    let nibble = || f32::from(record[kind.header() + k_in / 8 * 64 + lane * 4 + k % 4] >> (k_in % 8 / 4 * 4) & 15);
+    let byte = || f32::from(record[kind.header() + k_in / 4 * 64 + lane * 4 + k % 4] as i8);
+    match kind {
+        Kind::W4 => half_at(record, lane) * nibble() + half_at(record, LANES + lane),
+        Kind::W4Wide => float_at(record, lane) * nibble() + float_at(record, LANES + lane),
+        Kind::W8 => float_at(record, lane) * byte(),
+        Kind::W8Min => float_at(record, lane) * byte() + float_at(record, LANES + lane),
+        Kind::W8Halves => float_at(record, k_in / (GROUP / 2) * LANES + lane) * byte(),
+        Kind::Bf16 => bf16::from_le_bytes([tile[at * 2], tile[at * 2 + 1]]).to_f32(),
+        Kind::F16 => half_at(tile, at),
+        Kind::F32 => float_at(tile, at),
+    }
+}
