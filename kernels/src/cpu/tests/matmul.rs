@@ -1,5 +1,6 @@
 //! The matmul with its register blocks and epilogues, and the rows of packed weights that `embed` reads.
 
+use super::super::weight::Kind;
 use super::*;
 
 fn multiply(isa: Isa, threads: usize, stored: &[Stored<'_>], x: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
@@ -15,23 +16,44 @@ fn multiply(isa: Isa, threads: usize, stored: &[Stored<'_>], x: &[f32], bias: Op
 /// The product in f64, of what the kernel is given: bytes where it takes bytes.
 fn product(stored: &[Stored<'_>], x: &[f32], bias: &[f32]) -> Vec<f32> {
     let cols = stored[0].cols;
-    let bytes = matches!(stored[0].format, Format::Q4_0 | Format::Q4_1 | Format::Q8_0);
-    let weights: Vec<f32> = stored.iter().flat_map(|part| part.dequantize()).collect();
     let mut y = Vec::new();
     for row in x.chunks(cols) {
-        let row = if bytes { through_bytes(row) } else { row.iter().map(|&x| f64::from(x)).collect() };
-        y.extend(weights.chunks(cols).zip(bias).map(|(w, &bias)| {
-            (w.iter().zip(&row).map(|(&w, x)| f64::from(w) * x).sum::<f64>() + f64::from(bias)) as f32
-        }));
+        let mut bias = bias.iter();
+        for part in stored {
+            let row = match Kind::of(part.format, cols).encoding() {
+                Encoding::Int8G32 => through_bytes(row),
+                _ => row.iter().map(|&x| f64::from(x)).collect(),
+            };
+            y.extend(part.dequantize().chunks(cols).zip(bias.by_ref().take(part.rows)).map(|(w, &bias)| {
+                (w.iter().zip(&row).map(|(&w, x)| f64::from(w) * x).sum::<f64>() + f64::from(bias)) as f32
+            }));
+        }
     }
     y
 }
 
 #[test]
+fn fused_parts_keep_their_own_formats() {
+    for isa in Isa::available() {
+        let (mut random, cols) = (Random::new(11), 256);
+        let parts = [(Format::Q4K, 48), (Format::Q4K, 8), (Format::Q6K, 20), (Format::F16, 16)];
+        let bytes = parts.map(|(format, rows)| matrix(format, rows, cols, &mut random));
+        let stored: Vec<Stored<'_>> = (parts.iter().zip(&bytes))
+            .map(|(&(format, rows), bytes)| Stored::new(rows, cols, format, bytes).unwrap())
+            .collect();
+        let (x, bias) = (random.vector(3 * cols), random.vector(92));
+        let y = multiply(isa, 2, &stored, &x, Some(&bias));
+        let tolerance = Tolerance { absolute: 2e-4, relative: 2e-4 };
+        check_close(&isa.to_string(), &y, &product(&stored, &x, &bias), tolerance);
+    }
+}
+
+#[test]
 fn matmuls_agree_with_f64_and_rows_do_not_see_each_other() {
     for isa in Isa::available() {
-        for (seed, format) in FORMATS.into_iter().enumerate() {
-            for (rows, cols) in [(16, 32), (40, 64), (96, 576), (8, 640)] {
+        for (seed, format) in Format::ALL.into_iter().enumerate() {
+            for (rows, cols) in [(16, 32usize), (40, 64), (96, 576), (8, 640)] {
+                let cols = cols.next_multiple_of(format.block_len());
                 let mut random = Random::new(seed as u64);
                 let bytes = [matrix(format, rows, cols, &mut random), matrix(format, rows, cols, &mut random)];
                 let stored: Vec<Stored<'_>> =
@@ -55,8 +77,9 @@ fn matmuls_agree_with_f64_and_rows_do_not_see_each_other() {
 #[test]
 fn sums_and_gates_agree_with_f64() {
     for isa in Isa::available() {
-        for format in FORMATS {
-            for (half_rows, cols, rows) in [(32, 64, 1), (48, 96, 5), (64, 576, 14)] {
+        for format in Format::ALL {
+            for (half_rows, cols, rows) in [(32, 64usize, 1), (48, 96, 5), (64, 576, 14)] {
+                let cols = cols.next_multiple_of(format.block_len());
                 let mut random = Random::new(3);
                 let bytes = [(); 2].map(|()| matrix(format, half_rows, cols, &mut random));
                 let stored = [&bytes[0], &bytes[1]].map(|b| Stored::new(half_rows, cols, format, b).unwrap());
@@ -88,17 +111,35 @@ fn sums_and_gates_agree_with_f64() {
 }
 
 #[test]
-fn embedding_rows_are_the_dequantized_ones() {
-    for format in FORMATS {
-        let mut random = Random::new(9);
-        let bytes = matrix(format, 40, 64, &mut random);
-        let stored = Stored::new(40, 64, format, &bytes).unwrap();
+fn embedding_rows_are_exactly_the_dequantized_ones() {
+    for format in Format::ALL {
+        let (mut random, cols) = (Random::new(9), 64usize.next_multiple_of(format.block_len()));
+        let bytes = matrix(format, 40, cols, &mut random);
+        let stored = Stored::new(40, cols, format, &bytes).unwrap();
         let mut cpu = cpu(Isa::Portable, 2);
         let table = cpu.pack(&[stored], Role::Head).unwrap();
         let inputs = StepInputs { token_ids: vec![39, 0, 17, 17], ..StepInputs::default() };
         let rows = run(&mut cpu, &inputs, &mut |cpu| cpu.embed(&table, 1.0));
         let all = stored.dequantize();
-        let expected: Vec<f32> = inputs.token_ids.iter().flat_map(|&t| all[t as usize * 64..][..64].to_vec()).collect();
-        check_close(&format!("{format:?}"), &rows, &expected, Tolerance { absolute: 1e-6, relative: 1e-6 });
+        let row = |&token: &u32| all[token as usize * cols..][..cols].to_vec();
+        assert_eq!(rows, inputs.token_ids.iter().flat_map(row).collect::<Vec<f32>>(), "{format}");
+    }
+}
+
+#[test]
+fn bytes_that_are_no_matrix_are_refused() {
+    let bytes = [0u8; 64];
+    let part =
+        |rows: usize, cols: usize, format: Format, len: usize| Stored { rows, cols, format, bytes: &bytes[..len] };
+    let cases: [(&[Stored<'_>], Role, &str); 5] = [
+        (&[], Role::Row, "at least one part"),
+        (&[part(1, 8, Format::F32, 32)], Role::Row, "in multiples of 16, not 8"),
+        (&[part(1, 32, Format::Q8_0, 33)], Role::Row, "1 x 32 of Q8_0 are not these bytes"),
+        (&[part(1, 16, Format::F32, 64), part(1, 32, Format::Q8_0, 34)], Role::Column, "16 and 32 columns"),
+        (&[part(1, 32, Format::Q8_0, 34), part(1, 32, Format::Q8_0, 34)], Role::Glu, "of equal rows"),
+    ];
+    for (parts, role, message) in cases {
+        let error = cpu(Isa::Portable, 1).pack(parts, role).map(drop).expect_err(message).to_string();
+        assert!(error.contains(message), "{error}");
     }
 }

@@ -6,7 +6,7 @@ mod matmul;
 mod rows;
 mod steps;
 
-use half::bf16;
+use half::{bf16, f16};
 use quant::{Format, Stored};
 use tensor::{Activation, Backend, GroupInputs, KvDtype};
 use testkit::{Random, Tolerance, check_close};
@@ -46,23 +46,28 @@ fn through_bytes(x: &[f32]) -> Vec<f64> {
     x.chunks(32).flat_map(group).collect()
 }
 
-/// Random bytes that are a valid matrix of `format`: small scales, any quants.
+/// Random bytes that are a valid matrix of `format`: small scales, any codes.
 fn matrix(format: Format, rows: usize, cols: usize, random: &mut Random) -> Vec<u8> {
-    let half = |x: f32| half::f16::from_f32(x * 0.05).to_le_bytes();
-    let mut block = |header: usize, body: usize| -> Vec<u8> {
-        let mut bytes: Vec<u8> = (0..header).flat_map(|_| half(random.uniform())).collect();
-        bytes.extend((0..body).map(|_| random.next_u64() as u8));
-        bytes
-    };
-    let blocks = rows * cols / 32;
-    match format {
-        Format::Q4_0 => (0..blocks).flat_map(|_| block(1, 16)).collect(),
-        Format::Q4_1 => (0..blocks).flat_map(|_| block(2, 16)).collect(),
-        Format::Q8_0 => (0..blocks).flat_map(|_| block(1, 32)).collect(),
-        Format::Bf16 => random.vector(rows * cols).iter().flat_map(|&x| bf16::from_f32(x).to_le_bytes()).collect(),
+    let mut bytes: Vec<u8> = match format {
         Format::F32 => random.vector(rows * cols).iter().flat_map(|x| x.to_le_bytes()).collect(),
-        other => panic!("no matrix of {other:?} is made here"),
+        Format::F16 => random.vector(rows * cols).iter().flat_map(|&x| f16::from_f32(x).to_le_bytes()).collect(),
+        Format::Bf16 => random.vector(rows * cols).iter().flat_map(|&x| bf16::from_f32(x).to_le_bytes()).collect(),
+        _ => (0..rows * format.row_bytes(cols).unwrap()).map(|_| random.next_u64() as u8).collect(),
+    };
+    // Where a block holds halves, and how large they may be.
+    let (halves, size): (&[usize], f32) = match format {
+        Format::F32 | Format::F16 | Format::Bf16 => (&[], 0.0),
+        Format::Q4_0 | Format::Q5_0 | Format::Q8_0 => (&[0], 0.05),
+        Format::Q4_1 | Format::Q5_1 => (&[0, 2], 0.05),
+        Format::Q4K | Format::Q5K => (&[0, 2], 0.001),
+        Format::Q2K => (&[80, 82], 0.005),
+        Format::Q3K => (&[108], 0.005),
+        Format::Q6K => (&[208], 0.0005),
+    };
+    for block in bytes.chunks_exact_mut(format.block_bytes()) {
+        for &at in halves {
+            block[at..at + 2].copy_from_slice(&f16::from_f32(random.uniform() * size).to_le_bytes());
+        }
     }
+    bytes
 }
-
-const FORMATS: [Format; 5] = [Format::Q4_0, Format::Q4_1, Format::Q8_0, Format::Bf16, Format::F32];
