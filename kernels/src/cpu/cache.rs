@@ -6,7 +6,6 @@
 //!     V  [block_size][D]            token by token, so that a vector is sixteen dimensions
 //! ```
 
-use half::bf16;
 use tensor::{CacheSpec, KvDtype};
 
 use super::arena::Lines;
@@ -137,16 +136,56 @@ impl LayerView {
         }
     }
 
+    /// Writes one token's key: a lane of the tile's every dimension.
+    ///
     /// # Safety
-    /// The element lies within the layer, and nobody else touches it now.
+    /// The slot exists and nobody else touches it now; `key` holds `head_dim` values.
     #[inline(always)]
-    pub unsafe fn put(&self, idx: usize, value: f32) {
-        // SAFETY: as the caller vouches.
-        unsafe {
-            match self.element {
-                Element::Bf16 => *self.base.cast::<u16>().add(idx) = bf16::from_f32(value).to_bits(),
-                Element::F32 => *self.base.cast::<f32>().add(idx) = value,
+    pub unsafe fn put_key<S: Simd>(&self, block: usize, head: usize, offset: usize, key: *const f32) {
+        let first = self.key_tile(block, head, offset) + offset % LANES;
+        for d in (0..self.head_dim).step_by(LANES) {
+            // SAFETY: as the caller vouches; a head is whole vectors.
+            unsafe {
+                match self.element {
+                    Element::Bf16 => {
+                        let mut lanes = [0u16; LANES];
+                        S::store_bf16(lanes.as_mut_ptr(), S::load(key.add(d)));
+                        scatter(self.base.cast::<u16>().add(first + d * LANES), &lanes);
+                    }
+                    Element::F32 => {
+                        let lanes = &*key.add(d).cast::<[f32; LANES]>();
+                        scatter(self.base.cast::<f32>().add(first + d * LANES), lanes);
+                    }
+                }
             }
         }
+    }
+
+    /// Writes one token's value.
+    ///
+    /// # Safety
+    /// As for [`LayerView::put_key`].
+    #[inline(always)]
+    pub unsafe fn put_value<S: Simd>(&self, block: usize, head: usize, offset: usize, value: *const f32) {
+        let first = self.value(block, head, offset);
+        for d in (0..self.head_dim).step_by(LANES) {
+            // SAFETY: as the caller vouches; a head is whole vectors.
+            unsafe {
+                let lanes = S::load(value.add(d));
+                match self.element {
+                    Element::Bf16 => S::store_bf16(self.base.cast::<u16>().add(first + d), lanes),
+                    Element::F32 => S::store(self.base.cast::<f32>().add(first + d), lanes),
+                }
+            }
+        }
+    }
+}
+
+/// Writes each of sixteen dimensions to its own row of a key tile.
+#[inline(always)]
+unsafe fn scatter<T: Copy>(out: *mut T, lanes: &[T; LANES]) {
+    for (d, &value) in lanes.iter().enumerate() {
+        // SAFETY: the tile has as many rows.
+        unsafe { *out.add(d * LANES) = value };
     }
 }

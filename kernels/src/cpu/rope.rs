@@ -1,5 +1,7 @@
 //! Splits qkv, normalizes and rotates q and k, and writes k and v to their slots.
 
+use std::mem::MaybeUninit;
+
 use tensor::GroupInputs;
 
 use super::cache::LayerView;
@@ -78,15 +80,12 @@ impl RopeWrite<'_> {
                 return;
             }
             let (block, offset) = (slot as usize / self.cache.block_size, slot as usize % self.cache.block_size);
-            let mut key = [0.0f32; MAX_HEAD_DIM];
+            let mut key = [const { MaybeUninit::<f32>::uninit() }; MAX_HEAD_DIM];
+            let key = key.as_mut_ptr().cast::<f32>();
             for head in 0..kv_heads {
-                self.rotate::<S>(token, qkv.add((heads + head) * dim), self.k_norm, key.as_mut_ptr());
-                let (k, v) = (self.cache.key_tile(block, head, offset), self.cache.value(block, head, offset));
-                let value = qkv.add((heads + kv_heads + head) * dim);
-                for (idx, &turned) in key[..dim].iter().enumerate() {
-                    self.cache.put(k + idx * LANES + offset % LANES, turned);
-                    self.cache.put(v + idx, *value.add(idx));
-                }
+                self.rotate::<S>(token, qkv.add((heads + head) * dim), self.k_norm, key);
+                self.cache.put_key::<S>(block, head, offset, key);
+                self.cache.put_value::<S>(block, head, offset, qkv.add((heads + kv_heads + head) * dim));
             }
         }
     }
@@ -96,19 +95,35 @@ impl RopeWrite<'_> {
     unsafe fn rotate<S: Simd>(&self, token: usize, x: *const f32, norm: Option<(*const f32, f32)>, out: *mut f32) {
         let (dim, half) = (self.cache.head_dim, self.rotary_dim / 2);
         let angles = self.positions[token] as usize * half;
-        // SAFETY: `x` and `out` hold a head; the tables reach the position, which the runner keeps below max_model_len.
+        // SAFETY: `x`, `out` and the gain hold a head; the tables reach the position, as the op checked.
         unsafe {
-            let scale = norm.map_or(1.0, |(_, eps)| inverse_rms::<S>(x, dim, eps));
-            let at = |idx: usize| *x.add(idx) * norm.map_or(1.0, |(gain, _)| scale * *gain.add(idx));
-            for idx in 0..half {
-                let (a, b) = (at(idx), at(idx + half));
-                let (cos, sin) = (*self.cos.add(angles + idx), *self.sin.add(angles + idx));
-                *out.add(idx) = a * cos - b * sin;
-                *out.add(idx + half) = b * cos + a * sin;
+            let (cos, sin) = (self.cos.add(angles), self.sin.add(angles));
+            let mut normed = [const { MaybeUninit::<f32>::uninit() }; MAX_HEAD_DIM];
+            let x = match norm {
+                Some((gain, eps)) => {
+                    let scale = S::splat(inverse_rms::<S>(x, dim, eps));
+                    let normed = normed.as_mut_ptr().cast::<f32>();
+                    for col in (0..dim).step_by(LANES) {
+                        S::store(normed.add(col), S::mul(S::mul(S::load(x.add(col)), scale), S::load(gain.add(col))));
+                    }
+                    normed.cast_const()
+                }
+                None => x,
+            };
+            let whole = half / LANES * LANES;
+            for idx in (0..whole).step_by(LANES) {
+                let (a, b) = (S::load(x.add(idx)), S::load(x.add(idx + half)));
+                let (cos, sin) = (S::load(cos.add(idx)), S::load(sin.add(idx)));
+                S::store(out.add(idx), S::sub(S::mul(a, cos), S::mul(b, sin)));
+                S::store(out.add(idx + half), S::add(S::mul(b, cos), S::mul(a, sin)));
             }
-            for idx in self.rotary_dim..dim {
-                *out.add(idx) = at(idx);
+            for idx in whole..half {
+                let (a, b) = (*x.add(idx), *x.add(idx + half));
+                *out.add(idx) = a * *cos.add(idx) - b * *sin.add(idx);
+                *out.add(idx + half) = b * *cos.add(idx) + a * *sin.add(idx);
             }
+            let rotated = 2 * half;
+            std::ptr::copy_nonoverlapping(x.add(rotated), out.add(rotated), dim - rotated);
         }
     }
 }

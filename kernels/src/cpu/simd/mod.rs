@@ -42,6 +42,16 @@ pub(super) trait Simd: Copy + 'static {
     unsafe fn load_f16(p: *const u16) -> Self::F;
     /// 16 x f32.
     unsafe fn store(p: *mut f32, x: Self::F);
+    /// 16 x bf16, to the nearest, ties to even; a NaN stays one.
+    #[inline(always)]
+    unsafe fn store_bf16(p: *mut u16, x: Self::F) {
+        let mut lanes = [0.0f32; LANES];
+        // SAFETY: sixteen lanes on both sides.
+        unsafe {
+            Self::store(lanes.as_mut_ptr(), x);
+            p.cast::<[u16; LANES]>().write_unaligned(lanes.map(|lane| half::bf16::from_f32(lane).to_bits()));
+        }
+    }
     unsafe fn add(a: Self::F, b: Self::F) -> Self::F;
     unsafe fn sub(a: Self::F, b: Self::F) -> Self::F;
     unsafe fn mul(a: Self::F, b: Self::F) -> Self::F;

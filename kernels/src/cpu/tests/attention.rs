@@ -206,3 +206,80 @@ fn rotation_turns_pairs_and_skips_slots_that_say_so() {
     assert_eq!(value, x[80..96]);
     assert!((0..512).all(|idx| element(idx) == 0.0), "the null block was written");
 }
+
+/// One head normalized and rotated, in f64.
+fn turned(x: &[f32], gain: Option<&[f32]>, angles: &[f32]) -> Vec<f32> {
+    let mean = x.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>() / x.len() as f64;
+    let scale = 1.0 / (mean + 1e-5).sqrt();
+    let at = |idx: usize| f64::from(x[idx]) * gain.map_or(1.0, |gain| scale * f64::from(gain[idx]));
+    let mut out: Vec<f64> = (0..x.len()).map(at).collect();
+    for (pair, &angle) in angles.iter().enumerate() {
+        let (sin, cos) = f64::from(angle).sin_cos();
+        let (a, b) = (at(pair), at(pair + angles.len()));
+        (out[pair], out[pair + angles.len()]) = (a * cos - b * sin, b * cos + a * sin);
+    }
+    out.iter().map(|&x| x as f32).collect()
+}
+
+#[test]
+fn rotations_of_any_width_agree_with_f64_with_and_without_norms() {
+    for (dim, rotary_dim) in [(16, 16), (64, 64), (64, 24), (80, 32), (128, 0), (96, 96)] {
+        for (isa, normed) in Isa::available().into_iter().flat_map(|isa| [(isa, false), (isa, true)]) {
+            let (mut cpu, mut random) = (cpu(isa, 2), Random::new(dim as u64));
+            let (half, tokens, heads) = (rotary_dim / 2, 19, 3);
+            let angles = random.vector(32 * half);
+            let cos = angles.iter().map(|angle| angle.cos()).collect();
+            let sin = angles.iter().map(|angle| angle.sin()).collect();
+            let gain = random.vector(dim);
+            let norm =
+                |cpu: &mut Cpu| normed.then(|| NormSpec { gain: cpu.vector(&gain).unwrap(), eps: 1e-5, size: dim });
+            let qkv_spec = QkvSpec {
+                num_heads: heads,
+                num_kv_heads: 1,
+                head_dim: dim,
+                q_norm: norm(&mut cpu),
+                k_norm: norm(&mut cpu),
+                rope: cpu.rope_table(&RopeTable { cos, sin, rotary_dim }).unwrap(),
+                rotary_dim,
+            };
+            let spec = CacheSpec {
+                group: 0,
+                layers: 1,
+                num_kv_heads: 1,
+                head_dim: dim,
+                block_size: 32,
+                blocks: 1,
+                dtype: KvDtype::F32,
+            };
+            let mut cache = cpu.new_cache(&spec).unwrap();
+            let size = (heads + 2) * dim;
+            let x = random.vector(tokens * size);
+            let qkv = cpu.vector(&x).unwrap();
+            let positions: Vec<u32> = (0..tokens as u32).map(|token| token * 7 % 32).collect();
+            let group = GroupInputs { slot_mapping: (3..3 + tokens as u32).collect(), ..GroupInputs::default() };
+            let inputs = StepInputs {
+                token_ids: vec![0; tokens],
+                positions: positions.clone(),
+                groups: vec![group],
+                ..StepInputs::default()
+            };
+            let q = run(&mut cpu, &inputs, &mut |cpu| cpu.rope_write(&qkv, &qkv_spec, &mut cache, 0));
+            let layer = cache.layer(0);
+            // SAFETY: the block holds 32 tokens.
+            let element = |idx: usize| unsafe { *layer.base.cast::<f32>().add(idx) };
+            let close = Tolerance { absolute: 1e-6, relative: 1e-5 };
+            for (token, row) in x.chunks(size).enumerate() {
+                let angles = &angles[positions[token] as usize * half..][..half];
+                let expect = |head: usize| turned(&row[head * dim..][..dim], normed.then_some(&gain[..]), angles);
+                let what = format!("{isa}, {rotary_dim} of {dim}, token {token}");
+                let expected: Vec<f32> = (0..heads).flat_map(&expect).collect();
+                check_close(&what, &q[token * heads * dim..][..heads * dim], &expected, close);
+                let first = layer.key_tile(0, 0, token + 3) + (token + 3) % 16;
+                let key: Vec<f32> = (0..dim).map(|d| element(first + d * 16)).collect();
+                check_close(&what, &key, &expect(heads), close);
+                let value: Vec<f32> = (0..dim).map(|d| element(layer.value(0, 0, token + 3) + d)).collect();
+                assert_eq!(value, row[(heads + 1) * dim..], "{what}");
+            }
+        }
+    }
+}

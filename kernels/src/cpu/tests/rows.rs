@@ -39,3 +39,35 @@ fn norms_agree_with_f64_in_both_encodings() {
         }
     }
 }
+
+/// Stores sixteen floats as bf16.
+struct Narrow<'a>(&'a [f32; 16], &'a mut [u16; 16]);
+
+impl isa::Op for Narrow<'_> {
+    #[inline(always)]
+    unsafe fn run<S: simd::Simd>(self) {
+        // SAFETY: sixteen on both sides.
+        unsafe { S::store_bf16(self.1.as_mut_ptr(), S::load(self.0.as_ptr())) }
+    }
+}
+
+#[test]
+fn bf16_rounds_to_even_on_every_instruction_set() {
+    let mut random = Random::new(8);
+    let corners =
+        [0, 0x8000_0000, 1, 0x7f80_0000, 0xff80_0000, 0x7f80_0001, 0x7fc0_1234, 0x7f7f_ffff, 0x3f80_8000, 0x3f81_8000];
+    for round in 0..200 {
+        let mut lanes = [0.0f32; 16];
+        for (idx, lane) in lanes.iter_mut().enumerate() {
+            let bits = if round == 0 && idx < corners.len() { corners[idx] } else { random.next_u64() as u32 };
+            *lane = f32::from_bits(bits);
+        }
+        let expected = lanes.map(|lane| bf16::from_f32(lane).to_bits());
+        for isa in Isa::available() {
+            let mut narrow = [0u16; 16];
+            // SAFETY: `isa` is available.
+            unsafe { isa.run(Narrow(&lanes, &mut narrow)) };
+            assert_eq!(narrow, expected, "{isa} {:x?}", lanes.map(f32::to_bits));
+        }
+    }
+}
