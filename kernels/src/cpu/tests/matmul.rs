@@ -1,4 +1,4 @@
-//! The matmul with its register blocks and epilogues, and the rows of packed weights that `embed` reads.
+//! The matmul with its register blocks and epilogues, and packed weights: each format's record, and the rows that `embed` reads.
 
 use super::super::weight::Kind;
 use super::*;
