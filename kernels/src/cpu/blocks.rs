@@ -3,13 +3,14 @@
 //! Coded kinds take groups of 32 ascending: integers exactly, then a multiply-add for each scale and one for the minimum.
 
 use super::act::GROUP;
-use super::matmul::{Input, STRIP_COLS};
+use super::matmul::Input;
 use super::simd::{LANES, Simd};
-use super::weight::Kind;
+use super::weight::{Kind, STRIP, STRIP_COLS};
 
 /// The register block of one packing.
 pub(super) trait Block {
-    /// `R` rows from `row` on against `T` tiles side by side at `w`; row `i`, tile `j` goes to `out + i * 64 + j * 16`.
+    /// `R` rows from `row` on against `T` tiles of a strip, whose first record or vector is at `w`; row `i`, tile `j` goes to
+    /// `out + i * 64 + j * 16`.
     ///
     /// # Safety
     /// All of them exist, and `input` is of the kind that the packing wants.
@@ -80,7 +81,7 @@ impl<const WIDE: bool> Block for W4<WIDE> {
         unsafe {
             let mut acc = [[S::splat(0.0); T]; R];
             for group in 0..groups {
-                let record: [*const u8; T] = std::array::from_fn(|j| w.add((j * groups + group) * kind.record()));
+                let record: [*const u8; T] = std::array::from_fn(|j| w.add((group * STRIP + j) * kind.record()));
                 let q = x.q.add(row * cols + group * GROUP);
                 let mut dots = [[S::nibble_zero(); T]; R];
                 for step in 0..4 {
@@ -133,7 +134,7 @@ impl<const EXTRA: u8> Block for W8<EXTRA> {
         unsafe {
             let mut acc = [[S::splat(0.0); T]; R];
             for group in 0..groups {
-                let record: [*const u8; T] = std::array::from_fn(|j| w.add((j * groups + group) * Self::KIND.record()));
+                let record: [*const u8; T] = std::array::from_fn(|j| w.add((group * STRIP + j) * Self::KIND.record()));
                 let q = x.q.add(row * cols + group * GROUP);
                 for part in 0..8 / Self::STEPS {
                     let mut dots = [[S::splat_i(0); T]; R];
@@ -213,7 +214,7 @@ macro_rules! dense_block {
                 out: *mut f32,
             ) {
                 // SAFETY: tile `j` and input `k` exist.
-                let load = |j: usize, k: usize| unsafe { S::$load(w.cast::<$element>().add((j * cols + k) * LANES)) };
+                let load = |j: usize, k: usize| unsafe { S::$load(w.cast::<$element>().add((k * STRIP + j) * LANES)) };
                 // SAFETY: as the caller vouches.
                 unsafe { dense::<S, R, T>(load, cols, input, row, out) }
             }

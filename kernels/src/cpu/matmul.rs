@@ -14,9 +14,8 @@ use super::blocks::{Bf16, Block, F16, F32, HALVES, MIN, PLAIN, W4, W8};
 use super::isa::{Isa, Op};
 use super::pool::Pool;
 use super::simd::{LANES, Simd};
-use super::weight::{Kind, STRIP, Segment, Weight};
+use super::weight::{Kind, STRIP, STRIP_COLS, Segment, Weight};
 
-pub(super) const STRIP_COLS: usize = STRIP * LANES;
 /// Rows in the largest register block.
 const MAX_ROWS: usize = 8;
 /// Rows in a job: enough to amortize a strip's way into the cache, few enough to spread over threads.
@@ -139,7 +138,7 @@ impl Job<'_> {
         // SAFETY: a strip's tiles exist, padding included, and `sums` holds `R` rows of it.
         unsafe {
             for tile in (0..STRIP).step_by(T) {
-                let w = self.segment.tile(self.first_tile + tile);
+                let w = self.segment.strip(self.first_tile / STRIP).add(tile * self.segment.kind.tile_step());
                 K::block::<S, R, T>(w, self.matmul.weight.cols, self.input, row, sums.add(tile * LANES));
             }
             for idx in 0..R {

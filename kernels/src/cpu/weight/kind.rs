@@ -1,7 +1,8 @@
-//! How packed matrices are held: tiles of 16 output columns, so that a lane is a column.
+//! How packed matrices are held: strips of four tiles of 16 output columns, so that a lane is a column. A strip is one
+//! stream, in the order in which a single row reads it.
 //!
 //! ```text
-//!   per tile and 32 k, a record:
+//!   per strip, 32 k and tile, a record:
 //!     W4        16 f16 scales, 16 f16 minimums,   4 x 64 bytes of nibbles     320 bytes
 //!     W4Wide    16 f32 scales, 16 f32 minimums,   4 x 64 bytes of nibbles     384
 //!     W8        16 f32 scales,                    8 x 64 signed bytes         576
@@ -10,7 +11,7 @@
 //!   in the i-th 64 bytes, lane c holds
 //!     nibbles   k 8i..8i+4 in its low and 8i+4..8i+8 in its high halves
 //!     bytes     k 4i..4i+4
-//!   per tile and k:
+//!   per strip, k and tile:
 //!     Bf16, F16, F32   16 elements
 //! ```
 //!
@@ -21,6 +22,7 @@ use tensor::Encoding;
 
 use super::super::act::GROUP;
 use super::super::simd::LANES;
+use super::STRIP;
 
 /// How a packed matrix is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,8 +80,17 @@ impl Kind {
         }
     }
 
-    /// Bytes of one tile of `cols` inputs, a multiple of 16.
-    pub fn tile_bytes(self, cols: usize) -> usize {
-        cols * self.record() / GROUP
+    /// Bytes from a tile's first record or vector to the next tile's.
+    pub const fn tile_step(self) -> usize {
+        match self {
+            Self::Bf16 | Self::F16 => LANES * 2,
+            Self::F32 => LANES * 4,
+            _ => self.record(),
+        }
+    }
+
+    /// Bytes of one strip of `cols` inputs, a multiple of 64.
+    pub fn strip_bytes(self, cols: usize) -> usize {
+        cols * STRIP * self.record() / GROUP
     }
 }

@@ -11,8 +11,9 @@ use super::pool::Pool;
 use super::simd::LANES;
 pub(super) use kind::Kind;
 
-/// Tiles that a matmul takes at once; segments are padded to a multiple.
+/// Tiles of 16 outputs in a strip, which a matmul takes at once; segments are padded to whole strips.
 pub(super) const STRIP: usize = 4;
+pub(super) const STRIP_COLS: usize = STRIP * LANES;
 
 /// One matrix, packed. `rows` outputs, `cols` inputs.
 pub struct Weight {
@@ -28,7 +29,7 @@ pub(super) struct Segment {
     pub first: usize,
     /// Its outputs, without padding.
     pub rows: usize,
-    tile_bytes: usize,
+    strip_bytes: usize,
     data: Lines,
 }
 
@@ -68,11 +69,11 @@ impl Weight {
     pub(super) fn unpack_row(&self, row: usize, out: &mut [f32]) {
         assert!(row < self.rows && out.len() == self.cols, "row {row} of {}", self.rows);
         let segment = self.segments.iter().rfind(|segment| segment.first <= row).expect("a segment starts at 0");
-        let (tile, lane) = ((row - segment.first) / LANES, (row - segment.first) % LANES);
-        // SAFETY: the tile lies within the data.
-        let tile = unsafe { std::slice::from_raw_parts(segment.tile(tile), segment.tile_bytes) };
+        let (strip, col) = ((row - segment.first) / STRIP_COLS, (row - segment.first) % STRIP_COLS);
+        // SAFETY: the strip lies within the data.
+        let strip = unsafe { std::slice::from_raw_parts(segment.strip(strip), segment.strip_bytes) };
         for (k, value) in out.iter_mut().enumerate() {
-            *value = record::element(segment.kind, tile, lane, k);
+            *value = record::element(segment.kind, strip, col, k);
         }
     }
 }
@@ -87,28 +88,28 @@ impl Segment {
         parts: &[Stored<'_>],
         source: &(dyn Fn(usize) -> (usize, usize) + Sync),
     ) -> Self {
-        let (tiles, tile_bytes) = (rows.div_ceil(LANES), kind.tile_bytes(parts[0].cols));
-        let mut data = Lines::zeroed(tiles.next_multiple_of(STRIP) * tile_bytes);
+        let (strips, strip_bytes) = (rows.div_ceil(STRIP_COLS), kind.strip_bytes(parts[0].cols));
+        let mut data = Lines::zeroed(strips * strip_bytes);
         let out = Shared(data.as_mut_ptr());
-        pool.run(tiles, &|tile| {
-            // SAFETY: each tile is written by one thread, and the tiles lie side by side within `data`.
-            let bytes = unsafe { std::slice::from_raw_parts_mut(out.get().add(tile * tile_bytes), tile_bytes) };
-            for row in (tile * LANES..rows).take(LANES) {
+        pool.run(strips, &|strip| {
+            // SAFETY: each strip is written by one thread, and the strips lie side by side within `data`.
+            let bytes = unsafe { std::slice::from_raw_parts_mut(out.get().add(strip * strip_bytes), strip_bytes) };
+            for row in (strip * STRIP_COLS..rows).take(STRIP_COLS) {
                 let (part, part_row) = source(row);
-                record::pack(kind, &parts[part], part_row, row % LANES, bytes);
+                record::pack(kind, &parts[part], part_row, row % STRIP_COLS, bytes);
             }
         });
-        Self { kind, first, rows, tile_bytes, data }
+        Self { kind, first, rows, strip_bytes, data }
     }
 
     pub fn strips(&self) -> usize {
-        self.rows.div_ceil(LANES * STRIP)
+        self.rows.div_ceil(STRIP_COLS)
     }
 
-    /// The tile's first byte.
-    pub fn tile(&self, tile: usize) -> *const u8 {
-        let offset = tile * self.tile_bytes;
-        assert!(offset < self.data.bytes(), "tile {tile} is beyond the weight");
+    /// The strip's first byte.
+    pub fn strip(&self, strip: usize) -> *const u8 {
+        let offset = strip * self.strip_bytes;
+        assert!(offset < self.data.bytes(), "strip {strip} is beyond the weight");
         // SAFETY: within the data, as just checked.
         unsafe { self.data.as_ptr().add(offset) }
     }

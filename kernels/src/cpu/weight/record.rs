@@ -1,4 +1,4 @@
-//! One row of a checkpoint's matrix into its lane of a tile, and back.
+//! One row of a checkpoint's matrix into its column of a strip, and back.
 
 use half::{bf16, f16};
 use quant::{Block, Format, Stored, q3_k, q4_0, q4_1, q4_k, q5_0, q5_1, q5_k, q6_k, q8_0};
@@ -6,6 +6,7 @@ use quant::{Block, Format, Stored, q3_k, q4_0, q4_1, q4_k, q5_0, q5_1, q5_k, q6_
 use super::super::act::GROUP;
 use super::super::simd::LANES;
 use super::kind::Kind;
+use super::{STRIP, STRIP_COLS};
 
 /// 32 codes, the scales of their halves, and their minimum.
 struct Group<'a> {
@@ -14,32 +15,32 @@ struct Group<'a> {
     min: f32,
 }
 
-/// Writes row `row` of `part` to `lane` of `tile`, which is zero there.
-pub(super) fn pack(kind: Kind, part: &Stored<'_>, row: usize, lane: usize, tile: &mut [u8]) {
-    let bytes = part.row(row);
+/// Writes row `row` of `part` to column `col` of `strip`, which is zero there.
+pub(super) fn pack(kind: Kind, part: &Stored<'_>, row: usize, col: usize, strip: &mut [u8]) {
+    let (bytes, tile, lane) = (part.row(row), col / LANES, col % LANES);
     match kind {
         Kind::W4 | Kind::W4Wide | Kind::W8 | Kind::W8Min | Kind::W8Halves => {
             groups(part.format, bytes, |idx, group| {
-                let record = &mut tile[idx * kind.record()..][..kind.record()];
+                let record = &mut strip[(idx * STRIP + tile) * kind.record()..][..kind.record()];
                 put_header(kind, record, lane, &group);
                 put_codes(kind, record, lane, group.codes);
             });
         }
-        Kind::Bf16 | Kind::F16 => put_elements::<2>(bytes, lane, tile),
-        Kind::F32 if part.format == Format::F32 => put_elements::<4>(bytes, lane, tile),
+        Kind::Bf16 | Kind::F16 => put_elements::<2>(bytes, col, strip),
+        Kind::F32 if part.format == Format::F32 => put_elements::<4>(bytes, col, strip),
         Kind::F32 => {
             let mut values = vec![0.0; part.cols];
             part.dequantize_row(row, &mut values);
             for (k, value) in values.iter().enumerate() {
-                put_f32(tile, k * LANES + lane, *value);
+                put_f32(strip, k * STRIP_COLS + col, *value);
             }
         }
     }
 }
 
-fn put_elements<const BYTES: usize>(row: &[u8], lane: usize, tile: &mut [u8]) {
+fn put_elements<const BYTES: usize>(row: &[u8], col: usize, strip: &mut [u8]) {
     for (k, element) in row.as_chunks::<BYTES>().0.iter().enumerate() {
-        tile[(k * LANES + lane) * BYTES..][..BYTES].copy_from_slice(element);
+        strip[(k * STRIP_COLS + col) * BYTES..][..BYTES].copy_from_slice(element);
     }
 }
 
@@ -115,11 +116,12 @@ fn put_f32(bytes: &mut [u8], idx: usize, value: f32) {
     bytes[idx * 4..][..4].copy_from_slice(&value.to_le_bytes());
 }
 
-/// Element `k` of `lane`.
-pub(super) fn element(kind: Kind, tile: &[u8], lane: usize, k: usize) -> f32 {
+/// Element `k` of column `col`.
+pub(super) fn element(kind: Kind, strip: &[u8], col: usize, k: usize) -> f32 {
     let half_at = |bytes: &[u8], idx: usize| f16::from_le_bytes([bytes[idx * 2], bytes[idx * 2 + 1]]).to_f32();
     let float_at = |bytes: &[u8], idx: usize| f32::from_le_bytes(bytes[idx * 4..][..4].try_into().expect("four bytes"));
-    let (record, at, k_in) = (&tile[k / GROUP * kind.record()..], k * LANES + lane, k % GROUP);
+    let (lane, k_in, at) = (col % LANES, k % GROUP, k * STRIP_COLS + col);
+    let record = &strip[(k / GROUP * STRIP + col / LANES) * kind.record()..];
     let nibble = || f32::from(record[kind.header() + k_in / 8 * 64 + lane * 4 + k % 4] >> (k_in % 8 / 4 * 4) & 15);
     let byte = || f32::from(record[kind.header() + k_in / 4 * 64 + lane * 4 + k % 4] as i8);
     match kind {
@@ -128,8 +130,8 @@ pub(super) fn element(kind: Kind, tile: &[u8], lane: usize, k: usize) -> f32 {
         Kind::W8 => float_at(record, lane) * byte(),
         Kind::W8Min => float_at(record, lane) * byte() + float_at(record, LANES + lane),
         Kind::W8Halves => float_at(record, k_in / (GROUP / 2) * LANES + lane) * byte(),
-        Kind::Bf16 => bf16::from_le_bytes([tile[at * 2], tile[at * 2 + 1]]).to_f32(),
-        Kind::F16 => half_at(tile, at),
-        Kind::F32 => float_at(tile, at),
+        Kind::Bf16 => bf16::from_le_bytes([strip[at * 2], strip[at * 2 + 1]]).to_f32(),
+        Kind::F16 => half_at(strip, at),
+        Kind::F32 => float_at(strip, at),
     }
 }
