@@ -1,15 +1,15 @@
 //! The CPU kernels at the default model's shapes, each beside what this machine allows.
 //!
-//! `cargo bench -p benches` takes about two minutes; a name as argument picks some, TOKENMILL_THREADS and TOKENMILL_ISA set
-//! how to run. Compare two versions by running them in turn: A B A B.
+//! `cargo bench -p benches` takes about two minutes; a name as argument picks some, TOKENMILL_THREADS, TOKENMILL_ISA
+//! and TOKENMILL_ACTIVATIONS set how to run. Compare two versions by running them in turn: A B A B.
 
 use std::cell::Cell;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use benches::{Bound, SHAPES, Shape, Timed, decode_inputs, prefill_inputs, weight_bytes};
+use benches::{Bound, SHAPES, Shape, Timed, cpu, decode_inputs, prefill_inputs, weight_bytes};
 use criterion::{Criterion, criterion_group, criterion_main};
-use kernels::cpu::{Buf, Cpu, CpuOptions, Peaks};
+use kernels::cpu::{Buf, Cpu, Peaks};
 use quant::{Format, Stored};
 use tensor::{
     Act, ActSet, Activation, AttnSpec, Backend, CacheSpec, Encoding, KvDtype, NormSpec, QkvSpec, Role, RopeTable,
@@ -60,12 +60,6 @@ impl Bench<'_> {
     }
 }
 
-fn cpu() -> Cpu {
-    let number = |name: &str| std::env::var(name).ok().map(|value| value.parse().expect("a number of threads"));
-    let isa = std::env::var("TOKENMILL_ISA").ok().map(|name| name.parse().expect("an instruction set"));
-    Cpu::new(CpuOptions { threads: number("TOKENMILL_THREADS"), isa }).expect("the CPU backend starts")
-}
-
 /// `rows` x `cols` made-up activations in the encodings of `set`, kept over steps.
 fn activations(b: &mut Cpu, x: &Buf, gain: &Buf, cols: usize, set: ActSet) -> Act<Cpu> {
     b.norm(x, &NormSpec { gain: gain.clone(), eps: 1e-5, size: cols }, set)
@@ -89,12 +83,14 @@ fn matmul(bench: &mut Bench<'_>, format: Format, shape: Shape, rows: usize) {
     let x = cpu.vector(&vec![0.5; rows * cols]).expect("a vector");
     let gain = cpu.vector(&vec![1.0; cols]).expect("a vector");
     let macs = (rows * outputs * cols) as f64;
-    let int8 = wants.contains(Encoding::Int8G32);
-    let bound = Bound {
-        int8_macs: if int8 { macs } else { 0.0 },
-        f32_macs: if int8 { 0.0 } else { macs },
-        bytes: bytes.len() as f64,
+    let encoding = wants.iter().next().expect("a weight wants some encoding");
+    let planes = match encoding {
+        Encoding::Int8G32 => 1.0,
+        Encoding::Int16G32 => 2.0,
+        _ => 0.0,
     };
+    let f32_macs = if encoding == Encoding::F32 { macs } else { 0.0 };
+    let bound = Bound { int8_macs: planes * macs, f32_macs, bytes: bytes.len() as f64 };
     let (mut calls, mut act) = (0, None);
     let name = format!("{format} {outputs}x{cols} M={rows}");
     bench.run(&name, &bound, &mut cpu, &StepInputs::default(), &mut |b| {
@@ -106,10 +102,7 @@ fn matmul(bench: &mut Bench<'_>, format: Format, shape: Shape, rows: usize) {
         }
         let act = act.as_ref().expect("the first calls made the activations");
         match glu {
-            true => b
-                .linear_glu(act, &weight, Activation::Silu, ActSet::of(Encoding::Int8G32))
-                .get(Encoding::Int8G32)
-                .clone(),
+            true => b.linear_glu(act, &weight, Activation::Silu, ActSet::of(encoding)).get(encoding).clone(),
             false => b.linear(act, &weight, None),
         }
     });
@@ -203,7 +196,7 @@ fn attentions(bench: &mut Bench<'_>) {
 
 fn norms(bench: &mut Bench<'_>) {
     for rows in [1, 256] {
-        for (what, emit) in [("f32", Encoding::F32), ("int8", Encoding::Int8G32)] {
+        for (what, emit) in [("f32", Encoding::F32), ("int8", Encoding::Int8G32), ("int16", Encoding::Int16G32)] {
             let mut cpu = cpu();
             let x = cpu.vector(&vec![0.5; rows * HIDDEN]).expect("a vector");
             let gain = cpu.vector(&vec![1.0; HIDDEN]).expect("a vector");

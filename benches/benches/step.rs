@@ -1,6 +1,6 @@
 //! Whole steps of the default model through the executor seam, without scheduler, text or HTTP.
 //!
-//! `TOKENMILL_TEST_MODEL=model.gguf cargo bench -p benches --bench step`; TOKENMILL_THREADS and TOKENMILL_ISA as for `cpu`.
+//! `TOKENMILL_TEST_MODEL=model.gguf cargo bench -p benches --bench step`; environment as for `cpu`.
 //! Prints the median and the best step, and the tokens a second of the median.
 
 use std::path::Path;
@@ -11,7 +11,7 @@ use contract::{
     AddRow, BlockId, Executor, GroupId, Masks, ModelRunnerOutput, RowId, RowWork, SamplingParams, SchedulerOutput,
     Span, Want,
 };
-use kernels::cpu::{Cpu, CpuOptions};
+use kernels::cpu::Cpu;
 use runner::{ModelRunner, RunnerOptions};
 use weights::Checkpoint;
 
@@ -42,12 +42,7 @@ fn main() {
 }
 
 fn load(model: &Path) -> ModelRunner<Cpu> {
-    let variable = |name: &str| std::env::var(name).ok();
-    let options = CpuOptions {
-        threads: variable("TOKENMILL_THREADS").map(|threads| threads.parse().expect("a number of threads")),
-        isa: variable("TOKENMILL_ISA").map(|isa| isa.parse().expect("an instruction set")),
-    };
-    let cpu = Cpu::new(options).expect("the CPU backend starts");
+    let cpu = benches::cpu();
     println!("{}: {:.0?}", cpu.describe(), cpu.peaks());
     let start = Instant::now();
     let checkpoint = Checkpoint::open(model).expect("the model opens");

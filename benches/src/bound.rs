@@ -7,7 +7,7 @@ use kernels::cpu::Peaks;
 /// Work of one call.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Bound {
-    /// Multiply-adds of bytes, and of floats.
+    /// Multiply-adds of bytes (activations in two planes cost two each), and of floats.
     pub int8_macs: f64,
     pub f32_macs: f64,
     /// Bytes that come from memory where no cache holds them.

@@ -2,6 +2,8 @@
 
 mod bound;
 mod fixture;
+mod options;
 
 pub use bound::{Bound, Timed};
 pub use fixture::{SHAPES, Shape, decode_inputs, prefill_inputs, weight_bytes};
+pub use options::cpu;

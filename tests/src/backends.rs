@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use contract::Executor;
-use kernels::cpu::{Cpu, CpuOptions, Isa};
+use kernels::cpu::{Activations, Cpu, CpuOptions, Isa};
 use kernels::reference::Reference;
 use runner::{ModelRunner, RunnerOptions};
 use weights::Checkpoint;
@@ -41,5 +41,6 @@ impl Device {
 /// The CPU backend on `threads`.
 pub fn cpu(threads: usize) -> Cpu {
     let isa = std::env::var("TOKENMILL_ISA").ok().map(|name| name.parse::<Isa>().expect("TOKENMILL_ISA is known"));
-    Cpu::new(CpuOptions { threads: Some(threads), isa }).expect("this processor has the instruction set")
+    Cpu::new(CpuOptions { threads: Some(threads), isa, activations: Activations::default() })
+        .expect("this processor has the instruction set")
 }

@@ -48,6 +48,16 @@ pub struct ModelArgs {
     /// Instruction set of the CPU kernels: avx512, avx2 or portable; the best of this processor when left out.
     #[arg(long, env = "TOKENMILL_ISA", value_name = "ISA", help_heading = "Device")]
     pub isa: Option<kernels::cpu::Isa>,
+    /// How the CPU rounds activations that quantized weights multiply: int16 keeps 15 bits and picks the tokens that f32
+    /// would; int8 is up to twice as fast with many tokens a step, and close calls may fall the other way.
+    #[arg(
+        long,
+        env = "TOKENMILL_ACTIVATIONS",
+        value_name = "CODING",
+        default_value = "int16",
+        help_heading = "Device"
+    )]
+    pub activations: kernels::cpu::Activations,
     /// Compute threads; one per core when left out.
     #[arg(long, env = "TOKENMILL_THREADS", value_name = "N", help_heading = "Device",
           value_parser = clap::value_parser!(u32).range(1..=1024))]

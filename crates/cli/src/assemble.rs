@@ -111,7 +111,7 @@ fn engine_config(args: &ModelArgs, max_num_queued_reqs: u32) -> EngineConfig {
 }
 
 fn cpu_options(args: &ModelArgs) -> CpuOptions {
-    CpuOptions { threads: args.threads.map(|n| n as usize), isa: args.isa }
+    CpuOptions { threads: args.threads.map(|n| n as usize), isa: args.isa, activations: args.activations }
 }
 
 fn runner_options(args: &ModelArgs) -> RunnerOptions {

@@ -12,6 +12,8 @@ pub enum Encoding {
     Int8G32,
     Int8G64,
     Int8G128,
+    /// As `Int8G32`, of 15 bits in two planes of bytes.
+    Int16G32,
     /// FP8 with one scale a row.
     E4m3Token,
     /// FP8 with one scale a row and 128 columns.
@@ -19,10 +21,18 @@ pub enum Encoding {
 }
 
 impl Encoding {
-    pub const COUNT: usize = 7;
+    pub const COUNT: usize = 8;
 
-    pub const ALL: [Encoding; Self::COUNT] =
-        [Self::F32, Self::Bf16, Self::Int8G32, Self::Int8G64, Self::Int8G128, Self::E4m3Token, Self::E4m3G128];
+    pub const ALL: [Encoding; Self::COUNT] = [
+        Self::F32,
+        Self::Bf16,
+        Self::Int8G32,
+        Self::Int8G64,
+        Self::Int8G128,
+        Self::Int16G32,
+        Self::E4m3Token,
+        Self::E4m3G128,
+    ];
 }
 
 /// A set of encodings: what a matmul eats, and so what the op before it emits.

@@ -1,8 +1,10 @@
-//! Activations as matmuls read them: f32, or signed bytes with a scale a group of 32.
+//! Activations as matmuls read them: f32, or integers with a scale a group of 32.
 //!
-//! `Int8G32` of `[rows, cols]`: bytes `[rows, cols]`, then scales and `scale * sum of the bytes` `[rows, cols / 32]`
-//! (a weight's minimum then costs one multiply-add a group), then sums of the bytes `[rows, cols / 16]` (i32: where an
-//! instruction shifts signed bytes to unsigned ones, they take the shift off again).
+//! Integers are held in planes of signed bytes: one of 8 bits (`Int8G32`), or two of 15 (`Int16G32`: `128 * high + low`, low from
+//! -64 to 63), which a matmul multiplies one after the other, exactly. `[rows, cols]` of them: bytes `[rows, cols / 32, planes, 32]`,
+//! then scales and `scale * sum of the integers` `[rows, cols / 32]` (a weight's minimum then costs one multiply-add a
+//! group), then sums of the integers `[rows, cols / 16]` (i32: where an instruction shifts signed bytes to unsigned ones, they
+//! take the shift off again).
 
 use tensor::{ActSet, Encoding};
 
@@ -10,19 +12,30 @@ use super::simd::{LANES, Simd};
 
 /// Columns in a group.
 pub(super) const GROUP: usize = 32;
+/// Bits of the low one of two planes.
+pub(super) const LOW_BITS: u32 = 7;
+
+/// Planes of bytes in an encoding of integers.
+pub(super) const fn planes(encoding: Encoding) -> usize {
+    match encoding {
+        Encoding::Int8G32 => 1,
+        Encoding::Int16G32 => 2,
+        _ => panic!("no CPU kernel reads activations so"),
+    }
+}
 
 /// Bytes of `rows` x `cols` activations.
 pub(super) fn bytes(encoding: Encoding, rows: usize, cols: usize) -> usize {
     match encoding {
         Encoding::F32 => rows * cols * 4,
-        Encoding::Int8G32 => rows * cols + 4 * rows * (cols / GROUP) * 4,
-        other => panic!("no CPU kernel reads activations as {other:?}"),
+        coded => rows * cols * planes(coded) + 4 * rows * (cols / GROUP) * 4,
     }
 }
 
-/// Where `Int8G32` activations lie.
+/// Where integer activations lie.
 #[derive(Clone, Copy)]
-pub(super) struct Int8 {
+pub(super) struct Codes {
+    pub planes: usize,
     pub q: *mut i8,
     pub scales: *mut f32,
     pub scaled_sums: *mut f32,
@@ -30,16 +43,17 @@ pub(super) struct Int8 {
     pub sums: *mut i32,
 }
 
-impl Int8 {
+impl Codes {
     /// # Safety
-    /// `base` holds `bytes(Int8G32, rows, cols)`.
-    pub unsafe fn at(base: *mut f32, rows: usize, cols: usize) -> Self {
+    /// `base` holds `bytes(encoding, rows, cols)`.
+    pub unsafe fn at(base: *mut f32, encoding: Encoding, rows: usize, cols: usize) -> Self {
+        let planes = planes(encoding);
         // SAFETY: all four parts lie within those bytes; `cols` is a multiple of 32, so floats stay aligned.
         unsafe {
             let groups = rows * (cols / GROUP);
-            let scales = base.cast::<u8>().add(rows * cols).cast::<f32>();
+            let scales = base.cast::<u8>().add(rows * cols * planes).cast::<f32>();
             let scaled_sums = scales.add(groups);
-            Self { q: base.cast(), scales, scaled_sums, sums: scaled_sums.add(groups).cast() }
+            Self { planes, q: base.cast(), scales, scaled_sums, sums: scaled_sums.add(groups).cast() }
         }
     }
 }
@@ -49,7 +63,7 @@ impl Int8 {
 pub(super) struct Emit {
     pub cols: usize,
     pub f32: Option<*mut f32>,
-    pub int8: Option<Int8>,
+    pub codes: Option<Codes>,
 }
 
 // SAFETY: tiles write disjoint rows or disjoint groups of columns.
@@ -68,9 +82,12 @@ impl Emit {
                 self.put16::<S>(row, col, a);
                 self.put16::<S>(row, col + LANES, b);
             }
-            if let Some(int8) = self.int8 {
+            if let Some(codes) = self.codes {
                 let group = row * (self.cols / GROUP) + col / GROUP;
-                quantize::<S>(a, b, &int8, row * self.cols + col, group);
+                match codes.planes {
+                    1 => quantize::<S, 1>(a, b, &codes, group),
+                    _ => quantize::<S, 2>(a, b, &codes, group),
+                }
             }
         }
     }
@@ -109,22 +126,32 @@ impl Emit {
 
 /// Whether `set` can be emitted for this many columns.
 pub(super) fn fits(set: ActSet, cols: usize) -> bool {
-    cols.is_multiple_of(if set.contains(Encoding::Int8G32) { GROUP } else { LANES })
+    cols.is_multiple_of(if set == ActSet::of(Encoding::F32) { LANES } else { GROUP })
 }
 
-/// 32 values to bytes: the largest magnitude becomes 127; ties round to even.
+/// 32 values to integers: the largest magnitude becomes 127 in the high plane; ties round to even.
 #[inline(always)]
-unsafe fn quantize<S: Simd>(a: S::F, b: S::F, out: &Int8, at: usize, group: usize) {
-    // SAFETY: 32 bytes at `at` and one element of each other part belong to the group.
+unsafe fn quantize<S: Simd, const PLANES: usize>(a: S::F, b: S::F, out: &Codes, group: usize) {
+    // SAFETY: the planes' bytes and one element of each other part belong to the group.
     unsafe {
-        // A NaN makes the scale NaN, so that it is not lost on the way through bytes.
+        let levels = if PLANES == 1 { 127.0 } else { (127 << LOW_BITS) as f32 };
+        // A NaN makes the scale NaN, so that it is not lost on the way through integers.
         let peak = S::abs_peak(a, b);
-        let step = peak / 127.0;
-        let inverse = S::splat(if peak > 0.0 { 127.0 / peak } else { 0.0 });
-        let (a, b) = (S::round(S::mul(a, inverse)), S::round(S::mul(b, inverse)));
-        S::store_i8(out.q.add(at), a);
-        S::store_i8(out.q.add(at + LANES), b);
-        let sums = [S::sum_i(a), S::sum_i(b)];
+        let step = peak / levels;
+        let inverse = S::splat(if peak > 0.0 { levels / peak } else { 0.0 });
+        let mut sums = [0; 2];
+        for (half, x) in [a, b].into_iter().enumerate() {
+            let code = S::round(S::mul(x, inverse));
+            let to = out.q.add(group * PLANES * GROUP + half * LANES);
+            if PLANES == 1 {
+                S::store_i8(to, code);
+            } else {
+                let high = S::sar::<LOW_BITS>(S::add_i(code, S::splat_i(1 << (LOW_BITS - 1))));
+                S::store_i8(to, high);
+                S::store_i8(to.add(GROUP), S::sub_i(code, S::shl::<LOW_BITS>(high)));
+            }
+            sums[half] = S::sum_i(code);
+        }
         *out.scales.add(group) = step;
         *out.scaled_sums.add(group) = step * (sums[0] + sums[1]) as f32;
         *out.sums.add(2 * group) = sums[0];

@@ -2,7 +2,7 @@
 //!
 //! Coded kinds take groups of 32 ascending: integers exactly, then a multiply-add for each scale and one for the minimum.
 
-use super::act::GROUP;
+use super::act::{Codes, GROUP, LOW_BITS};
 use super::matmul::Input;
 use super::simd::{LANES, Simd};
 use super::weight::{Kind, STRIP, STRIP_COLS};
@@ -65,32 +65,88 @@ unsafe fn header<S: Simd, const WIDE: bool>(record: *const u8, idx: usize) -> S:
     }
 }
 
-impl<const WIDE: bool> Block for W4<WIDE> {
+/// Where few rows wait for each byte of the weight, asks for those that come `AHEAD` bytes after `bytes` from `at`: one core's own
+/// prefetcher does not reach the memory's bandwidth.
+#[inline(always)]
+unsafe fn ahead<S: Simd, const R: usize>(at: *const u8, bytes: usize) {
+    const AHEAD: usize = 4096;
+    if R < 4 {
+        for line in (0..bytes).step_by(64) {
+            // SAFETY: a hint, valid anywhere.
+            unsafe { S::prefetch(at.wrapping_add(AHEAD + line)) };
+        }
+    }
+}
+
+/// One sum of the planes' sums.
+#[inline(always)]
+unsafe fn join<S: Simd, const P: usize>(planes: [S::I; P]) -> S::I {
+    let mut sum = planes[0];
+    for &low in &planes[1..] {
+        // SAFETY: lanes only.
+        sum = unsafe { S::add_i(S::shl::<LOW_BITS>(sum), low) };
+    }
+    sum
+}
+
+/// A coded kind's register block over activations of `P` planes.
+macro_rules! coded_block {
+    (impl [$($generics:tt)*] for $kind:ty) => {
+        impl<$($generics)*> Block for $kind {
+            #[inline(always)]
+            unsafe fn block<S: Simd, const R: usize, const T: usize>(
+                w: *const u8,
+                cols: usize,
+                input: Input,
+                row: usize,
+                out: *mut f32,
+            ) {
+                let Input::Codes(x) = input else { unreachable!("codes want integers") };
+                // SAFETY: as the caller vouches.
+                unsafe {
+                    match x.planes {
+                        1 => Self::planes::<S, R, T, 1>(w, cols, &x, row, out),
+                        _ => Self::planes::<S, R, T, 2>(w, cols, &x, row, out),
+                    }
+                }
+            }
+        }
+    };
+}
+
+coded_block!(impl [const WIDE: bool] for W4<WIDE>);
+coded_block!(impl [const EXTRA: u8] for W8<EXTRA>);
+
+impl<const WIDE: bool> W4<WIDE> {
+    const KIND: Kind = if WIDE { Kind::W4Wide } else { Kind::W4 };
+
     #[inline(always)]
-    unsafe fn block<S: Simd, const R: usize, const T: usize>(
+    unsafe fn planes<S: Simd, const R: usize, const T: usize, const P: usize>(
         w: *const u8,
         cols: usize,
-        input: Input,
+        x: &Codes,
         row: usize,
         out: *mut f32,
     ) {
-        let Input::Int8(x) = input else { unreachable!("nibbles want bytes") };
-        let kind = const { if WIDE { Kind::W4Wide } else { Kind::W4 } };
         let groups = cols / GROUP;
         // SAFETY: records, rows and groups exist.
         unsafe {
             let mut acc = [[S::splat(0.0); T]; R];
             for group in 0..groups {
-                let record: [*const u8; T] = std::array::from_fn(|j| w.add((group * STRIP + j) * kind.record()));
-                let q = x.q.add(row * cols + group * GROUP);
-                let mut dots = [[S::nibble_zero(); T]; R];
+                let record: [*const u8; T] = std::array::from_fn(|j| w.add((group * STRIP + j) * Self::KIND.record()));
+                let q = x.q.add((row * groups + group) * P * GROUP);
+                ahead::<S, R>(record[0], T * Self::KIND.record());
+                let mut dots = [[[S::nibble_zero(); P]; T]; R];
                 for step in 0..4 {
-                    let bytes: [S::B; T] = std::array::from_fn(|j| S::load_b(record[j].add(kind.header() + step * 64)));
+                    let at = Self::KIND.header() + step * 64;
+                    let bytes: [S::B; T] = std::array::from_fn(|j| S::load_b(record[j].add(at)));
                     for (i, dots) in dots.iter_mut().enumerate() {
-                        let q = q.add(i * cols + step * 8);
-                        for (dot, &bytes) in dots.iter_mut().zip(&bytes) {
-                            *dot = S::dot_nibbles(*dot, S::low_nibbles(bytes), word(q));
-                            *dot = S::dot_nibbles(*dot, S::high_nibbles(bytes), word(q.add(4)));
+                        for plane in 0..P {
+                            let q = q.add((i * groups * P + plane) * GROUP + step * 8);
+                            for (dots, &bytes) in dots.iter_mut().zip(&bytes) {
+                                dots[plane] = S::dot_nibbles(dots[plane], S::low_nibbles(bytes), word(q));
+                                dots[plane] = S::dot_nibbles(dots[plane], S::high_nibbles(bytes), word(q.add(4)));
+                            }
                         }
                     }
                 }
@@ -99,7 +155,8 @@ impl<const WIDE: bool> Block for W4<WIDE> {
                     for i in 0..R {
                         let at = (row + i) * groups + group;
                         let step = S::mul(scale, S::splat(*x.scales.add(at)));
-                        acc[i][j] = S::fma(S::to_f(S::nibble_sums(dots[i][j])), step, acc[i][j]);
+                        let dot = join::<S, P>(std::array::from_fn(|plane| S::nibble_sums(dots[i][j][plane])));
+                        acc[i][j] = S::fma(S::to_f(dot), step, acc[i][j]);
                         acc[i][j] = S::fma(min, S::splat(*x.scaled_sums.add(at)), acc[i][j]);
                     }
                 }
@@ -117,31 +174,29 @@ impl<const EXTRA: u8> W8<EXTRA> {
     };
     /// Steps of 4 k under one scale.
     const STEPS: usize = if EXTRA == HALVES { 4 } else { 8 };
-}
 
-impl<const EXTRA: u8> Block for W8<EXTRA> {
     #[inline(always)]
-    unsafe fn block<S: Simd, const R: usize, const T: usize>(
+    unsafe fn planes<S: Simd, const R: usize, const T: usize, const P: usize>(
         w: *const u8,
         cols: usize,
-        input: Input,
+        x: &Codes,
         row: usize,
         out: *mut f32,
     ) {
-        let Input::Int8(x) = input else { unreachable!("bytes want bytes") };
         let groups = cols / GROUP;
         // SAFETY: records, rows and groups exist.
         unsafe {
             let mut acc = [[S::splat(0.0); T]; R];
             for group in 0..groups {
                 let record: [*const u8; T] = std::array::from_fn(|j| w.add((group * STRIP + j) * Self::KIND.record()));
-                let q = x.q.add(row * cols + group * GROUP);
+                let q = x.q.add((row * groups + group) * P * GROUP);
+                ahead::<S, R>(record[0], T * Self::KIND.record());
                 for part in 0..8 / Self::STEPS {
-                    let mut dots = [[S::splat_i(0); T]; R];
+                    let mut dots = [[[S::splat_i(0); P]; T]; R];
                     for (i, dots) in dots.iter_mut().enumerate() {
                         let sums = x.sums.add(((row + i) * groups + group) * 2);
                         let sum = if EXTRA == HALVES { *sums.add(part) } else { *sums + *sums.add(1) };
-                        *dots = [S::unshift(sum); T];
+                        dots.iter_mut().for_each(|dots| dots[P - 1] = S::unshift(sum));
                     }
                     for step in part * Self::STEPS..(part + 1) * Self::STEPS {
                         let at = Self::KIND.header() + step * 64;
@@ -150,9 +205,11 @@ impl<const EXTRA: u8> Block for W8<EXTRA> {
                             *bytes = S::shift_bytes(S::load_b(record.add(at)));
                         }
                         for (i, dots) in dots.iter_mut().enumerate() {
-                            let q = word(q.add(i * cols + step * 4));
-                            for (dot, &bytes) in dots.iter_mut().zip(&bytes) {
-                                *dot = S::dot_bytes(*dot, bytes, q);
+                            for plane in 0..P {
+                                let q = word(q.add((i * groups * P + plane) * GROUP + step * 4));
+                                for (dots, &bytes) in dots.iter_mut().zip(&bytes) {
+                                    dots[plane] = S::dot_bytes(dots[plane], bytes, q);
+                                }
                             }
                         }
                     }
@@ -161,7 +218,7 @@ impl<const EXTRA: u8> Block for W8<EXTRA> {
                         for i in 0..R {
                             let at = (row + i) * groups + group;
                             let step = S::mul(scale, S::splat(*x.scales.add(at)));
-                            acc[i][j] = S::fma(S::to_f(dots[i][j]), step, acc[i][j]);
+                            acc[i][j] = S::fma(S::to_f(join::<S, P>(dots[i][j])), step, acc[i][j]);
                             if EXTRA == MIN {
                                 let min = header::<S, true>(record[j], 1);
                                 acc[i][j] = S::fma(min, S::splat(*x.scaled_sums.add(at)), acc[i][j]);

@@ -61,9 +61,15 @@ pub(super) struct LayerView {
 unsafe impl Sync for LayerView {}
 
 impl Cache {
+    /// Debug builds fill it with NaN: whoever reads what nobody has written shows it.
     pub(super) fn new(spec: CacheSpec, element: Element) -> Self {
         let bytes = spec.layers * spec.blocks * block_elements(&spec) * element.bytes();
-        Self { data: Lines::zeroed(bytes), spec, element }
+        let mut data = Lines::zeroed(bytes);
+        if cfg!(debug_assertions) {
+            // SAFETY: the bytes are the data's own.
+            unsafe { std::ptr::write_bytes(data.as_mut_ptr(), 0xff, bytes) };
+        }
+        Self { data, spec, element }
     }
 
     /// # Panics
@@ -93,13 +99,6 @@ impl Cache {
             // SAFETY: both blocks lie within the data, as just checked; `copy` allows them to be the same.
             unsafe { std::ptr::copy(base.add((first + from) * bytes), base.add((first + to) * bytes), bytes) };
         }
-    }
-
-    /// Overwrites everything with NaN, as a recycled block may hold.
-    #[cfg(test)]
-    pub(super) fn poison(&mut self) {
-        // SAFETY: the bytes are the data's own.
-        unsafe { std::ptr::write_bytes(self.data.as_mut_ptr(), 0xff, self.data.bytes()) };
     }
 }
 

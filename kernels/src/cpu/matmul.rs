@@ -1,15 +1,15 @@
 //! `y = x W^T` for every packing and epilogue.
 //!
 //! A job is a strip of four tiles (64 outputs) and a chunk of rows. The strip's weights stay in the first-level cache
-//! while the rows stream past in register blocks of 8 x 2, 4 x 4, 2 x 4 or 1 x 4 (rows x tiles), of 4 x 1 and less
-//! where registers are narrow. Each output is reduced over k in one order, whatever the block: groups ascending, within a group exact integers, or k ascending where
-//! weights are not coded. So a row's bits do not depend on its neighbours.
+//! while the rows stream past in register blocks of 4 x 2, 2 x 4 or 1 x 4 (rows x tiles), of 4 x 1 and less where registers are
+//! narrow. Each output is reduced over k in one order, whatever the block: groups ascending, within a group exact integers, or k
+//! ascending where weights are not coded. So a row's bits do not depend on its neighbours.
 
 use std::mem::MaybeUninit;
 
-use tensor::{Activation, Encoding};
+use tensor::Activation;
 
-use super::act::{Emit, Int8};
+use super::act::{Codes, Emit};
 use super::blocks::{Bf16, Block, F16, F32, HALVES, MIN, PLAIN, W4, W8};
 use super::isa::{Isa, Op};
 use super::pool::Pool;
@@ -17,14 +17,14 @@ use super::simd::{LANES, Simd};
 use super::weight::{Kind, STRIP, STRIP_COLS, Segment, Weight};
 
 /// Rows in the largest register block.
-const MAX_ROWS: usize = 8;
+const MAX_ROWS: usize = 4;
 /// Rows in a job: enough to amortize a strip's way into the cache, few enough to spread over threads.
-const CHUNK: usize = 12 * MAX_ROWS;
+const CHUNK: usize = 24 * MAX_ROWS;
 
 /// The input rows, in the encoding that the weight wants.
 #[derive(Clone, Copy)]
 pub(super) enum Input {
-    Int8(Int8),
+    Codes(Codes),
     F32(*const f32),
 }
 
@@ -44,7 +44,7 @@ pub(super) enum Epilogue {
 pub(super) struct Matmul<'a> {
     pub weight: &'a Weight,
     /// In the encodings that the weight wants.
-    pub int8: Option<Int8>,
+    pub codes: Option<Codes>,
     pub f32: Option<*const f32>,
     pub epilogue: Epilogue,
     pub rows: usize,
@@ -74,9 +74,10 @@ impl Matmul<'_> {
     }
 
     fn input(&self, kind: Kind) -> Input {
-        match kind.encoding() {
-            Encoding::F32 => Input::F32(self.f32.expect("the weight wants f32")),
-            _ => Input::Int8(self.int8.expect("the weight wants bytes")),
+        if kind.is_coded() {
+            Input::Codes(self.codes.expect("the weight wants integers"))
+        } else {
+            Input::F32(self.f32.expect("the weight wants f32"))
         }
     }
 }
@@ -118,8 +119,7 @@ impl Job<'_> {
         unsafe {
             while row < self.end_row {
                 row += match self.end_row - row {
-                    8.. if S::WIDE => self.block::<S, K, 8, 2>(row),
-                    4.. if S::WIDE => self.block::<S, K, 4, 4>(row),
+                    4.. if S::WIDE => self.block::<S, K, 4, 2>(row),
                     2.. if S::WIDE => self.block::<S, K, 2, 4>(row),
                     _ if S::WIDE => self.block::<S, K, 1, 4>(row),
                     4.. => self.block::<S, K, 4, 1>(row),

@@ -31,7 +31,7 @@ use tensor::{
     Role, RopeTable, StepInputs, StepKey,
 };
 
-use act::{Emit, Int8};
+use act::{Codes, Emit};
 use arena::Arena;
 use attention::{Attention, Jobs};
 use cache::Element;
@@ -55,11 +55,44 @@ pub struct CpuOptions {
     pub threads: Option<usize>,
     /// The best of this processor when `None`.
     pub isa: Option<Isa>,
+    pub activations: Activations,
+}
+
+/// How activations are rounded where a quantized weight multiplies them: integers with one scale for 32 of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Activations {
+    /// 8 bits: a matmul takes half the time where it is bound by multiplications, and close calls fall either way.
+    Int8,
+    /// 15 bits: as exact as weights in f32 would be, for tokens' purposes.
+    #[default]
+    Int16,
+}
+
+impl Activations {
+    fn encoding(self) -> Encoding {
+        match self {
+            Self::Int8 => Encoding::Int8G32,
+            Self::Int16 => Encoding::Int16G32,
+        }
+    }
+}
+
+impl std::str::FromStr for Activations {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        match name {
+            "int8" => Ok(Self::Int8),
+            "int16" => Ok(Self::Int16),
+            other => Err(format!("activations are int8 or int16, not {other:?}")),
+        }
+    }
 }
 
 /// This machine's processor.
 pub struct Cpu {
     isa: Isa,
+    activations: Activations,
     pool: Pool,
     arena: Arena,
     inputs: Inputs,
@@ -84,6 +117,7 @@ impl Cpu {
         let pool = Pool::new(threads).map_err(|error| refused(format!("cannot start compute threads: {error}")))?;
         Ok(Self {
             isa,
+            activations: options.activations,
             samplers: Samplers::new(threads),
             pool,
             arena: Arena::new(),
@@ -125,13 +159,13 @@ impl Cpu {
     fn emit(&self, rows: usize, cols: usize, set: ActSet) -> (Act<Self>, Emit) {
         assert!(act::fits(set, cols), "{cols} columns cannot be emitted as {set:?}");
         let mut act = Act::new(rows, cols);
-        let mut emit = Emit { cols, f32: None, int8: None };
+        let mut emit = Emit { cols, f32: None, codes: None };
         for encoding in set.iter() {
             let buf = self.arena.alloc(act::bytes(encoding, rows, cols));
             match encoding {
                 Encoding::F32 => emit.f32 = Some(buf.ptr()),
                 // SAFETY: the buffer was made for this encoding and shape.
-                _ => emit.int8 = Some(unsafe { Int8::at(buf.ptr(), rows, cols) }),
+                _ => emit.codes = Some(unsafe { Codes::at(buf.ptr(), encoding, rows, cols) }),
             }
             act = act.with(encoding, buf);
         }
@@ -148,10 +182,10 @@ impl Cpu {
             })
         };
         // SAFETY: the buffer was made for this encoding and shape.
-        let int8 = input(Encoding::Int8G32).map(|base| unsafe { Int8::at(base, a.rows, a.cols) });
+        let codes = input(weight.codes).map(|base| unsafe { Codes::at(base, weight.codes, a.rows, a.cols) });
         let f32 = input(Encoding::F32).map(<*mut f32>::cast_const);
         if self.computes() {
-            Matmul { weight, int8, f32, epilogue, rows: a.rows }.run(&self.pool, self.isa);
+            Matmul { weight, codes, f32, epilogue, rows: a.rows }.run(&self.pool, self.isa);
         }
     }
 }
@@ -187,7 +221,7 @@ impl Backend for Cpu {
     type Cache = Cache;
 
     fn pack(&mut self, parts: &[Stored<'_>], role: Role) -> Result<Weight, LoadError> {
-        let weight = Weight::pack(&self.pool, parts, role)?;
+        let weight = Weight::pack(&self.pool, parts, role, self.activations.encoding())?;
         self.resident += weight.bytes();
         Ok(weight)
     }

@@ -1,8 +1,8 @@
 """The default model answers as its reference does; runs where TOKENMILL_EXPECT=smollm2.
 
-The reference was computed in f32. A backend that rounds activations moves logits by some tenths (0.8 at most was seen), so
-a step that the reference itself finds nearly a tie may go the other way: the very first token of the answer about France
-is one, with a margin of 0.08. Where the reference is decided, so must be the server.
+The reference was computed in f32. Rounding (activations to 15 bits, the KV cache to bf16) moves logits by some hundredths, so
+a step that the reference itself finds nearly a tie may go the other way. Where the reference is decided, so must be the
+server.
 """
 
 import asyncio
@@ -15,8 +15,8 @@ import pytest
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "smollm2.json"
 # In logits. From this margin on a step may not go the other way, and no reference token may be further behind.
-DECIDED = 1.0
-TIE = 0.5
+DECIDED = 0.08
+TIE = 0.08
 
 pytestmark = pytest.mark.skipif(
     os.environ.get("TOKENMILL_EXPECT") != "smollm2", reason="SKIPPED: the default model is not known to be served"
@@ -59,8 +59,8 @@ def test_every_token_of_the_reference_is_likely(client, model):
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_decided_answer_comes_back_word_for_word(client, model, stream):
-    row = next(row for row in ROWS if min(row["margins"]) >= DECIDED)
+def test_the_capital_of_france_comes_back_word_for_word(client, model, stream):
+    row = next(row for row in ROWS if "capital of France" in row["prompt"])
     answer = client.chat.completions.create(**ask(model, row, stream=stream))
     if stream:
         text = "".join(chunk.choices[0].delta.content or "" for chunk in answer)

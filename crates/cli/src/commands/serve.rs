@@ -91,7 +91,7 @@ fn announce(assembled: &Assembled, config: &ServerConfig, address: SocketAddr) {
     eprintln!(
         "\n  curl http://{address}/v1/chat/completions{key} -H 'content-type: application/json' -d '\
          {{\"model\": \"{name}\", \"temperature\": 0, \"messages\": [{{\"role\": \"user\", \"content\": \"What is the capital \
-         of France? Answer in one sentence.\"}}]}}'\n"
+         of France?\"}}]}}'\n"
     );
 }
 

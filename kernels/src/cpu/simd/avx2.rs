@@ -108,6 +108,20 @@ impl Simd for Avx2 {
         both!(_mm256_add_epi32, a, b)
     }
     #[inline(always)]
+    unsafe fn sub_i(a: I, b: I) -> I {
+        both!(_mm256_sub_epi32, a, b)
+    }
+    #[inline(always)]
+    unsafe fn shl<const N: u32>(a: I) -> I {
+        let count = unsafe { [_mm_cvtsi32_si128(N as i32); 2] };
+        both!(_mm256_sll_epi32, a, count)
+    }
+    #[inline(always)]
+    unsafe fn sar<const N: u32>(a: I) -> I {
+        let count = unsafe { [_mm_cvtsi32_si128(N as i32); 2] };
+        both!(_mm256_sra_epi32, a, count)
+    }
+    #[inline(always)]
     unsafe fn to_f(a: I) -> F {
         both!(_mm256_cvtepi32_ps, a)
     }
@@ -121,6 +135,10 @@ impl Simd for Avx2 {
         }
     }
 
+    #[inline(always)]
+    unsafe fn prefetch(p: *const u8) {
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+    }
     #[inline(always)]
     unsafe fn load_b(p: *const u8) -> I {
         unsafe { [_mm256_loadu_si256(p.cast()), _mm256_loadu_si256(p.add(32).cast())] }

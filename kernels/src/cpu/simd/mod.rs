@@ -69,10 +69,20 @@ pub(super) trait Simd: Copy + 'static {
 
     unsafe fn splat_i(x: i32) -> Self::I;
     unsafe fn add_i(a: Self::I, b: Self::I) -> Self::I;
+    unsafe fn sub_i(a: Self::I, b: Self::I) -> Self::I;
+    /// `a * 2^N`.
+    unsafe fn shl<const N: u32>(a: Self::I) -> Self::I;
+    /// `a / 2^N`, downwards.
+    unsafe fn sar<const N: u32>(a: Self::I) -> Self::I;
     unsafe fn to_f(a: Self::I) -> Self::F;
     /// Stores the low bytes of the lanes, each from -128 to 127: 16 x i8.
     unsafe fn store_i8(p: *mut i8, a: Self::I);
 
+    /// Asks for the cache line at `p`, which need not be valid, ahead of its use.
+    #[inline(always)]
+    unsafe fn prefetch(p: *const u8) {
+        _ = p;
+    }
     /// 64 bytes.
     unsafe fn load_b(p: *const u8) -> Self::B;
     unsafe fn low_nibbles(a: Self::B) -> Self::B;

@@ -90,6 +90,18 @@ impl Simd for Portable {
         lanes(|i| a[i] + b[i])
     }
     #[inline(always)]
+    unsafe fn sub_i(a: I, b: I) -> I {
+        lanes(|i| a[i] - b[i])
+    }
+    #[inline(always)]
+    unsafe fn shl<const N: u32>(a: I) -> I {
+        a.map(|a| a << N)
+    }
+    #[inline(always)]
+    unsafe fn sar<const N: u32>(a: I) -> I {
+        a.map(|a| a >> N)
+    }
+    #[inline(always)]
     unsafe fn to_f(a: I) -> F {
         lanes(|i| a[i] as f32)
     }

@@ -3,8 +3,7 @@
 use super::super::weight::Kind;
 use super::*;
 
-fn multiply(isa: Isa, threads: usize, stored: &[Stored<'_>], x: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
-    let mut cpu = cpu(isa, threads);
+fn multiply(mut cpu: Cpu, stored: &[Stored<'_>], x: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
     let weight = cpu.pack(stored, Role::Column).unwrap();
     let (x, bias) = (cpu.vector(x).unwrap(), bias.map(|bias| cpu.vector(bias).unwrap()));
     run(&mut cpu, &StepInputs::default(), &mut |cpu| {
@@ -13,16 +12,16 @@ fn multiply(isa: Isa, threads: usize, stored: &[Stored<'_>], x: &[f32], bias: Op
     })
 }
 
-/// The product in f64, of what the kernel is given: bytes where it takes bytes.
-fn product(stored: &[Stored<'_>], x: &[f32], bias: &[f32]) -> Vec<f32> {
+/// The product in f64, of what the kernel is given: integers where it takes integers.
+fn product(stored: &[Stored<'_>], activations: Activations, x: &[f32], bias: &[f32]) -> Vec<f32> {
     let cols = stored[0].cols;
     let mut y = Vec::new();
     for row in x.chunks(cols) {
         let mut bias = bias.iter();
         for part in stored {
-            let row = match Kind::of(part.format, cols).encoding() {
-                Encoding::Int8G32 => through_bytes(row),
-                _ => row.iter().map(|&x| f64::from(x)).collect(),
+            let row = match Kind::of(part.format, cols).is_coded() {
+                true => through_codes(row, activations),
+                false => row.iter().map(|&x| f64::from(x)).collect(),
             };
             y.extend(part.dequantize().chunks(cols).zip(bias.by_ref().take(part.rows)).map(|(w, &bias)| {
                 (w.iter().zip(&row).map(|(&w, x)| f64::from(w) * x).sum::<f64>() + f64::from(bias)) as f32
@@ -34,7 +33,7 @@ fn product(stored: &[Stored<'_>], x: &[f32], bias: &[f32]) -> Vec<f32> {
 
 #[test]
 fn fused_parts_keep_their_own_formats() {
-    for isa in Isa::available() {
+    for (isa, activations) in ways() {
         let (mut random, cols) = (Random::new(11), 256);
         let parts = [(Format::Q4K, 48), (Format::Q4K, 8), (Format::Q6K, 20), (Format::F16, 16)];
         let bytes = parts.map(|(format, rows)| matrix(format, rows, cols, &mut random));
@@ -42,15 +41,15 @@ fn fused_parts_keep_their_own_formats() {
             .map(|(&(format, rows), bytes)| Stored::new(rows, cols, format, bytes).unwrap())
             .collect();
         let (x, bias) = (random.vector(3 * cols), random.vector(92));
-        let y = multiply(isa, 2, &stored, &x, Some(&bias));
+        let y = multiply(coded(isa, 2, activations), &stored, &x, Some(&bias));
         let tolerance = Tolerance { absolute: 2e-4, relative: 2e-4 };
-        check_close(&isa.to_string(), &y, &product(&stored, &x, &bias), tolerance);
+        check_close(&isa.to_string(), &y, &product(&stored, activations, &x, &bias), tolerance);
     }
 }
 
 #[test]
 fn matmuls_agree_with_f64_and_rows_do_not_see_each_other() {
-    for isa in Isa::available() {
+    for (isa, activations) in ways() {
         for (seed, format) in Format::ALL.into_iter().enumerate() {
             for (rows, cols) in [(16, 32usize), (40, 64), (96, 576), (8, 640)] {
                 let cols = cols.next_multiple_of(format.block_len());
@@ -59,13 +58,18 @@ fn matmuls_agree_with_f64_and_rows_do_not_see_each_other() {
                 let stored: Vec<Stored<'_>> =
                     bytes.iter().map(|bytes| Stored::new(rows, cols, format, bytes).unwrap()).collect();
                 let (x, bias) = (random.vector(37 * cols), random.vector(2 * rows));
-                let all = multiply(isa, 2, &stored, &x, Some(&bias));
-                let what = format!("{isa} {format:?} {rows} x {cols}");
-                check_close(&what, &all, &product(&stored, &x, &bias), Tolerance { absolute: 2e-4, relative: 2e-4 });
+                let all = multiply(coded(isa, 2, activations), &stored, &x, Some(&bias));
+                let what = format!("{isa} {activations:?} {format:?} {rows} x {cols}");
+                check_close(
+                    &what,
+                    &all,
+                    &product(&stored, activations, &x, &bias),
+                    Tolerance { absolute: 2e-4, relative: 2e-4 },
+                );
                 let mut first = 0;
                 for count in [1, 2, 3, 4, 12, 15] {
                     let range = first * cols..(first + count) * cols;
-                    let some = multiply(isa, 1, &stored, &x[range], Some(&bias));
+                    let some = multiply(coded(isa, 1, activations), &stored, &x[range], Some(&bias));
                     assert_eq!(some, all[first * 2 * rows..][..some.len()], "{what}, {count} rows from {first}");
                     first += count;
                 }
@@ -76,7 +80,7 @@ fn matmuls_agree_with_f64_and_rows_do_not_see_each_other() {
 
 #[test]
 fn sums_and_gates_agree_with_f64() {
-    for isa in Isa::available() {
+    for (isa, activations) in ways() {
         for format in Format::ALL {
             for (half_rows, cols, rows) in [(32, 64usize, 1), (48, 96, 5), (64, 576, 14)] {
                 let cols = cols.next_multiple_of(format.block_len());
@@ -84,7 +88,7 @@ fn sums_and_gates_agree_with_f64() {
                 let bytes = [(); 2].map(|()| matrix(format, half_rows, cols, &mut random));
                 let stored = [&bytes[0], &bytes[1]].map(|b| Stored::new(half_rows, cols, format, b).unwrap());
                 let x = random.vector(rows * cols);
-                let mut cpu = cpu(isa, 2);
+                let mut cpu = coded(isa, 2, activations);
                 let weight = cpu.pack(&stored, Role::Glu).unwrap();
                 let input = cpu.vector(&x).unwrap();
                 let gated = run(&mut cpu, &StepInputs::default(), &mut |cpu| {
@@ -94,13 +98,13 @@ fn sums_and_gates_agree_with_f64() {
                         .clone()
                 });
                 let zeros = vec![0.0; 2 * half_rows];
-                let y = product(&stored, &x, &zeros);
+                let y = product(&stored, activations, &x, &zeros);
                 let expected: Vec<f32> = y
                     .chunks(2 * half_rows)
                     .flat_map(|y| (0..half_rows).map(|idx| y[idx] / (1.0 + (-y[idx]).exp()) * y[half_rows + idx]))
                     .collect();
                 check_close(
-                    &format!("{isa} {format:?}"),
+                    &format!("{isa} {activations:?} {format:?}"),
                     &gated,
                     &expected,
                     Tolerance { absolute: 1e-3, relative: 1e-3 },

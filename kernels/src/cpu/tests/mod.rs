@@ -14,7 +14,16 @@ use testkit::{Random, Tolerance, check_close};
 use super::*;
 
 fn cpu(isa: Isa, threads: usize) -> Cpu {
-    Cpu::new(CpuOptions { threads: Some(threads), isa: Some(isa) }).expect("the instruction set was found")
+    coded(isa, threads, Activations::default())
+}
+
+fn coded(isa: Isa, threads: usize, activations: Activations) -> Cpu {
+    Cpu::new(CpuOptions { threads: Some(threads), isa: Some(isa), activations }).expect("the instruction set was found")
+}
+
+/// Every way to run: instruction sets and codings.
+fn ways() -> impl Iterator<Item = (Isa, Activations)> {
+    Isa::available().into_iter().flat_map(|isa| [(isa, Activations::Int8), (isa, Activations::Int16)])
 }
 
 /// Plans `body`, runs it on `inputs`, and reads what it returns.
@@ -36,12 +45,16 @@ fn encode(cpu: &Cpu, x: &Buf, cols: usize, set: ActSet) -> Act<Cpu> {
     act
 }
 
-/// What a group of 32 becomes on its way through signed bytes.
-fn through_bytes(x: &[f32]) -> Vec<f64> {
+/// What a group of 32 becomes on its way through integers.
+fn through_codes(x: &[f32], activations: Activations) -> Vec<f64> {
+    let levels = match activations {
+        Activations::Int8 => 127.0,
+        Activations::Int16 => 127.0 * 128.0,
+    };
     let group = |x: &[f32]| {
         let peak = x.iter().fold(0.0f32, |peak, x| peak.max(x.abs()));
-        let inverse = if peak > 0.0 { 127.0 / peak } else { 0.0 };
-        x.iter().map(|x| f64::from((x * inverse).round_ties_even()) * f64::from(peak / 127.0)).collect::<Vec<f64>>()
+        let inverse = if peak > 0.0 { levels / peak } else { 0.0 };
+        x.iter().map(|x| f64::from((x * inverse).round_ties_even()) * f64::from(peak / levels)).collect::<Vec<f64>>()
     };
     x.chunks(32).flat_map(group).collect()
 }

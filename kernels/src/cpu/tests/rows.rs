@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn norms_agree_with_f64_in_both_encodings() {
+fn norms_agree_with_f64_in_every_encoding() {
     let (rows, cols) = (11, 96);
     let mut random = Random::new(1);
     let (x, gain) = (random.vector(rows * cols), random.vector(cols));
@@ -15,26 +15,32 @@ fn norms_agree_with_f64_in_both_encodings() {
             row.iter().zip(&gain).map(|(&x, &g)| (f64::from(x) * scale * f64::from(g)) as f32).collect::<Vec<f32>>()
         })
         .collect();
-    for isa in Isa::available() {
+    for (isa, activations) in ways() {
         let mut cpu = cpu(isa, 2);
+        let encoding = activations.encoding();
         let (input, gain) = (cpu.vector(&x).unwrap(), cpu.vector(&gain).unwrap());
         let spec = NormSpec { gain, eps: 1e-5, size: cols };
-        let both = ActSet::of(Encoding::F32).union(ActSet::of(Encoding::Int8G32));
+        let both = ActSet::of(Encoding::F32).union(ActSet::of(encoding));
         let mut encoded = None;
         let normed = run(&mut cpu, &StepInputs::default(), &mut |cpu| {
             encoded = None;
             let act = cpu.norm(&input, &spec, both);
             let out = act.get(Encoding::F32).clone();
-            encoded = Some(act.get(Encoding::Int8G32).clone());
+            encoded = Some(act.get(encoding).clone());
             out
         });
         check_close(&isa.to_string(), &normed, &expected, Tolerance { absolute: 1e-5, relative: 1e-5 });
         // SAFETY: the buffer was made for this encoding and shape.
-        let int8 = unsafe { Int8::at(encoded.expect("the body ran").ptr(), rows, cols) };
-        let bytes = through_bytes(&normed);
-        for (idx, &expected) in bytes.iter().enumerate() {
+        let codes = unsafe { Codes::at(encoded.expect("the body ran").ptr(), encoding, rows, cols) };
+        for (idx, &expected) in through_codes(&normed, activations).iter().enumerate() {
+            let (group, byte) = (idx / 32, idx / 32 * codes.planes * 32 + idx % 32);
             // SAFETY: within the encoding's shape.
-            let actual = unsafe { f64::from(*int8.q.add(idx)) * f64::from(*int8.scales.add(idx / 32)) };
+            let (code, scale) = unsafe {
+                let high = i32::from(*codes.q.add(byte));
+                let low = if codes.planes == 2 { i32::from(*codes.q.add(byte + 32)) } else { 0 };
+                (if codes.planes == 2 { 128 * high + low } else { high }, *codes.scales.add(group))
+            };
+            let actual = f64::from(code) * f64::from(scale);
             assert!((actual - expected).abs() < 1e-6, "{isa} element {idx}: {actual} against {expected}");
         }
     }

@@ -18,7 +18,6 @@
 //! The coded kinds hold the checkpoint's own blocks: value = scale * code + minimum, nothing is quantized anew.
 
 use quant::Format;
-use tensor::Encoding;
 
 use super::super::act::GROUP;
 use super::super::simd::LANES;
@@ -53,12 +52,9 @@ impl Kind {
         if cols.is_multiple_of(GROUP) { coded } else { Self::F32 }
     }
 
-    /// How the kernels read the activations that it multiplies.
-    pub fn encoding(self) -> Encoding {
-        match self {
-            Self::Bf16 | Self::F16 | Self::F32 => Encoding::F32,
-            _ => Encoding::Int8G32,
-        }
+    /// Whether it multiplies activations in integers; else in f32.
+    pub fn is_coded(self) -> bool {
+        !matches!(self, Self::Bf16 | Self::F16 | Self::F32)
     }
 
     /// Bytes before a record's codes.

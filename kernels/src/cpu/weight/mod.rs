@@ -4,7 +4,7 @@ mod kind;
 mod record;
 
 use quant::Stored;
-use tensor::{ActSet, LoadError, Role};
+use tensor::{ActSet, Encoding, LoadError, Role};
 
 use super::arena::{Lines, Shared};
 use super::pool::Pool;
@@ -19,6 +19,8 @@ pub(super) const STRIP_COLS: usize = STRIP * LANES;
 pub struct Weight {
     pub(super) rows: usize,
     pub(super) cols: usize,
+    /// Of the activations that its coded segments multiply.
+    pub(super) codes: Encoding,
     pub(super) segments: Vec<Segment>,
 }
 
@@ -35,7 +37,7 @@ pub(super) struct Segment {
 
 impl Weight {
     /// Packs `parts` stacked along the output; gate and up of a [`Role::Glu`] alternate tile by tile.
-    pub(super) fn pack(pool: &Pool, parts: &[Stored<'_>], role: Role) -> Result<Self, LoadError> {
+    pub(super) fn pack(pool: &Pool, parts: &[Stored<'_>], role: Role, codes: Encoding) -> Result<Self, LoadError> {
         let cols = parts.first().ok_or_else(|| LoadError::Shape("a weight has at least one part".to_owned()))?.cols;
         check(parts, role, cols)?;
         let kinds = || parts.iter().map(|part| Kind::of(part.format, cols));
@@ -52,13 +54,14 @@ impl Weight {
                 first += part.rows;
             }
         }
-        Ok(Self { rows: parts.iter().map(|part| part.rows).sum(), cols, segments })
+        Ok(Self { rows: parts.iter().map(|part| part.rows).sum(), cols, codes, segments })
     }
 
     /// The encodings of activations that it multiplies.
     pub(super) fn wants(&self) -> ActSet {
-        let encodings = self.segments.iter().map(|segment| ActSet::of(segment.kind.encoding()));
-        encodings.fold(ActSet::EMPTY, ActSet::union)
+        let encoding = |kind: Kind| if kind.is_coded() { self.codes } else { Encoding::F32 };
+        let sets = self.segments.iter().map(|segment| ActSet::of(encoding(segment.kind)));
+        sets.fold(ActSet::EMPTY, ActSet::union)
     }
 
     pub(super) fn bytes(&self) -> u64 {
