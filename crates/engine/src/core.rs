@@ -245,11 +245,9 @@ impl EngineCore {
         }
     }
 
-    /// A client that is gone aborts its request.
     fn tell(&mut self, id: SequenceId, update: Update) {
-        let gone = self.ledger.account(id.request).is_some_and(|account| !account.tell(update));
-        if gone {
-            self.abort(id.request);
+        if let Some(account) = self.ledger.account(id.request) {
+            account.tell(update);
         }
     }
 

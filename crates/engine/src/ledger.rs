@@ -44,9 +44,10 @@ impl Account {
         self.ticket = None;
     }
 
-    /// Tells the client; `false` if it is gone.
-    pub fn tell(&self, update: Update) -> bool {
-        self.updates.send(update).is_ok()
+    /// Tells the client. One that is gone has said so in the inbox, which is where its request ends: whether it left or had all
+    /// it wanted is not for the engine to guess.
+    pub fn tell(&self, update: Update) {
+        self.updates.send(update).ok();
     }
 
     /// The choices that have not ended.
