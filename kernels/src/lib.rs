@@ -1,10 +1,12 @@
 //! Devices: implementations of [`tensor::Backend`]. With the weight reader's memory map, the only place of `unsafe`.
 //!
-//! [`cpu`] is the product's own CPU backend; [`reference`] is the specification that it is compared with.
+//! [`cpu`] and [`cuda`] are the product's own backends; [`reference`] is the specification that it is compared with.
 
 #![allow(unsafe_code)]
 
 pub mod cpu;
+pub mod cuda;
+mod inputs;
 mod memory;
 pub mod reference;
 

@@ -9,7 +9,6 @@ mod attention;
 mod blocks;
 mod cache;
 mod embed;
-mod inputs;
 mod isa;
 mod matmul;
 mod norm;
@@ -32,11 +31,11 @@ use tensor::{
     Role, RopeTable, StepInputs, StepKey,
 };
 
+use crate::inputs::{self, Inputs};
 use act::{Codes, Emit};
 use arena::Arena;
 use attention::{Attention, Jobs};
 use cache::Element;
-use inputs::Inputs;
 use matmul::{Epilogue, Matmul};
 use norm::Rows;
 use pool::Pool;
@@ -289,7 +288,7 @@ impl Backend for Cpu {
         assert_eq!(qkv.len(), tokens * heads * spec.head_dim, "qkv holds every head of every token");
         let q = self.floats(tokens, spec.num_heads * spec.head_dim);
         let max_len = inputs::max_len(spec.rope.len(), spec.rotary_dim);
-        if self.admits(self.inputs.check_write(cache, max_len).map(drop)) {
+        if self.admits(self.inputs.check_write(&cache.spec, max_len).map(drop)) {
             let table = spec.rope.ptr().cast_const();
             RopeWrite {
                 qkv: qkv.ptr(),
@@ -321,7 +320,7 @@ impl Backend for Cpu {
             self.jobs.reserve(tokens, spec);
             self.arena.alloc(Jobs::max_split_bytes(spec, self.pool.threads()));
         }
-        if self.admits(self.inputs.check_read(cache).map(drop)) {
+        if self.admits(self.inputs.check_read(&cache.spec).map(drop)) {
             let inputs = &self.inputs.step;
             self.jobs.list(inputs, spec);
             let records = self.jobs.split_bytes(spec, self.pool.threads()).map(|bytes| self.arena.alloc(bytes));

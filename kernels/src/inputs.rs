@@ -1,9 +1,7 @@
-//! The step's inputs as the kernels read them: copied, tokens of the last step filled in, and checked by each op for
+//! The step's inputs as kernels read them: copied, tokens of the last step filled in, and checked by each op for
 //! what it will follow into memory. An op whose check fails computes nothing.
 
-use tensor::{GroupInputs, StepInputs};
-
-use super::cache::Cache;
+use tensor::{CacheSpec, GroupInputs, StepInputs};
 
 /// One step's inputs, and what each device row sampled last.
 #[derive(Default)]
@@ -60,12 +58,12 @@ impl Inputs {
     }
 
     /// One position and slot a token, all within the rotary table and the cache.
-    pub fn check_write(&self, cache: &Cache, max_len: usize) -> Result<&GroupInputs, String> {
+    pub fn check_write(&self, cache: &CacheSpec, max_len: usize) -> Result<&GroupInputs, String> {
         let (tokens, group) = (self.step.num_tokens(), self.group(cache)?);
         if self.step.positions.len() != tokens || group.slot_mapping.len() != tokens {
             return Err(format!("{tokens} tokens need as many positions and slots"));
         }
-        let slots = cache.spec.blocks * cache.spec.block_size;
+        let slots = cache.blocks * cache.block_size;
         let outside = |&&slot: &&u32| slot != GroupInputs::SKIP && slot as usize >= slots;
         if let Some(slot) = group.slot_mapping.iter().find(outside) {
             return Err(format!("slot {slot} is beyond the cache's {slots}"));
@@ -77,24 +75,24 @@ impl Inputs {
     }
 
     /// Sequences cover the tokens, and every position has a block of the cache.
-    pub fn check_read(&self, cache: &Cache) -> Result<&GroupInputs, String> {
+    pub fn check_read(&self, cache: &CacheSpec) -> Result<&GroupInputs, String> {
         self.check_sequences()?;
         let (group, step) = (self.group(cache)?, &self.step);
         if step.positions.len() != step.num_tokens() || group.block_tables.len() != step.rows.len() * group.stride {
             return Err("a step needs a position a token and a block table a sequence".to_owned());
         }
-        if let Some(block) = group.block_tables.iter().find(|&&block| block as usize >= cache.spec.blocks) {
-            return Err(format!("block {block} is beyond the cache's {}", cache.spec.blocks));
+        if let Some(block) = group.block_tables.iter().find(|&&block| block as usize >= cache.blocks) {
+            return Err(format!("block {block} is beyond the cache's {}", cache.blocks));
         }
-        let reach = group.stride * cache.spec.block_size;
+        let reach = group.stride * cache.block_size;
         match step.positions.iter().find(|&&position| position as usize >= reach) {
             Some(position) => Err(format!("position {position} is beyond its block table of {reach}")),
             None => Ok(group),
         }
     }
 
-    fn group(&self, cache: &Cache) -> Result<&GroupInputs, String> {
-        self.step.groups.get(cache.spec.group).ok_or_else(|| format!("the step has no KV group {}", cache.spec.group))
+    fn group(&self, cache: &CacheSpec) -> Result<&GroupInputs, String> {
+        self.step.groups.get(cache.group).ok_or_else(|| format!("the step has no KV group {}", cache.group))
     }
 
     fn check_sequences(&self) -> Result<(), String> {

@@ -1,0 +1,58 @@
+// One block's tile of y = x W^T on tensor cores: operands through a ring of shared-memory stages, f32 sums in registers.
+//
+// An output's sum runs over k ascending, 16 a step, in one accumulator, whatever the tile's shape: so a row's bits depend neither
+// on its neighbours nor on how many rows there are.
+#pragma once
+
+#include "vectors.cuh"
+
+constexpr int TILE_K = 64;                  // of 16 bits: 128 bytes, eight chunks of 16
+constexpr int CHUNKS = TILE_K * 2 / 16;
+constexpr int STAGES = 3;
+constexpr int GEMM_THREADS = 128;
+
+// Byte offset of chunk `chunk` of row `row` in a stage: chunks are permuted by row, so that the eight rows of an 8 x 8 matrix
+// lie in different banks.
+__device__ __forceinline__ int swizzled(int row, int chunk) { return (row * CHUNKS + (chunk ^ (row % CHUNKS))) * 16; }
+
+// Asks for rows `first ..` of `from [rows, k]`, columns `k0 .. k0 + TILE_K`; zeros beyond either. k a multiple of 8.
+template <int ROWS>
+__device__ __forceinline__ void load_tile(unsigned char* stage, const __nv_bfloat16* from, int first, int rows, int k0, int k) {
+#pragma unroll
+  for (int at = threadIdx.x; at < ROWS * CHUNKS; at += GEMM_THREADS) {
+    const int row = at / CHUNKS, chunk = at % CHUNKS, column = k0 + chunk * 8;
+    const bool inside = first + row < rows && column < k;
+    cp_async16(stage + swizzled(row, chunk), inside ? from + static_cast<size_t>(first + row) * k + column : from, inside);
+  }
+}
+
+// A warp's share: MT tiles of 16 rows by NT (even) tiles of 8 outputs.
+template <int MT, int NT>
+struct Sums {
+  float at[MT][NT][4] = {};
+};
+
+// Adds one stage's products; the warp's rows start at `row`, its outputs at `column` of the stage.
+template <int MT, int NT>
+__device__ __forceinline__ void multiply_stage(Sums<MT, NT>& sums, const unsigned char* x, const unsigned char* w, int row,
+                                               int column) {
+  const int lane = threadIdx.x % 32;
+#pragma unroll
+  for (int step = 0; step < TILE_K / 16; step++) {
+    uint32_t a[MT][4], b[NT / 2][4];
+#pragma unroll
+    for (int m = 0; m < MT; m++) ldmatrix_x4(a[m], x + swizzled(row + m * 16 + lane % 16, step * 2 + lane / 16));
+#pragma unroll
+    for (int n = 0; n < NT / 2; n++) {
+      ldmatrix_x4(b[n], w + swizzled(column + n * 16 + lane / 16 * 8 + lane % 8, step * 2 + lane / 8 % 2));
+    }
+#pragma unroll
+    for (int m = 0; m < MT; m++) {
+#pragma unroll
+      for (int n = 0; n < NT; n++) {
+        const uint32_t pair[2] = {b[n / 2][n % 2 * 2], b[n / 2][n % 2 * 2 + 1]};
+        mma_m16n8k16_bf16(sums.at[m][n], a[m], pair);
+      }
+    }
+  }
+}

@@ -1,0 +1,447 @@
+//! The CUDA backend: the kernels of `kernels/cuda`, enqueued on one stream of one GPU.
+//!
+//! The residual stream and what is added to it are f32, activations that a matmul reads are bf16, sums are f32. Each kernel's header
+//! says how its work is cut. An op allocates its output, and launches unless the step only plans; tokens are picked on
+//! the host.
+
+mod cache;
+mod device;
+mod memory;
+mod modules;
+mod params;
+#[cfg(test)]
+mod tests;
+mod upload;
+mod weight;
+
+use std::rc::Rc;
+
+use quant::Stored;
+use sampler::{Row, Sampled, Scratch};
+use tensor::{
+    Act, ActSet, Activation, AttnSpec, Backend, CacheSpec, DeviceError, Encoding, KvDtype, LoadError, Memory, NormSpec,
+    QkvSpec, Role, RopeTable, StepInputs, StepKey,
+};
+
+use crate::inputs::{Inputs, max_len};
+use device::{Address, Device, refused};
+use memory::Arena;
+use params::{Attention, Gemm, Norm, RopeWrite, Rows};
+use upload::Uploaded;
+
+pub use cache::Cache;
+pub use memory::Buf;
+pub use weight::Weight;
+
+/// Rows of the smaller of the two matmul tiles.
+const FEW_ROWS: usize = 16;
+/// Outputs of a matmul tile, k of a stage, and stages: as `gemm_tile.cuh` has them.
+const TILE_N: usize = 64;
+const TILE_K: usize = 64;
+const STAGES: usize = 3;
+/// Positions of a tile and of a span: as `paged_attention.cu` has them.
+const TILE: usize = 32;
+const SPAN: usize = 256;
+/// Rows of attention that a warp takes.
+const WARP_ROWS: usize = 16;
+
+/// One NVIDIA GPU.
+pub struct Cuda {
+    device: Rc<Device>,
+    arena: Arena,
+    inputs: Inputs,
+    uploaded: Uploaded,
+    planning: bool,
+    /// What the step's first op that failed said; the ops after it launch nothing.
+    failed: Option<DeviceError>,
+    resident: u64,
+    logits: Vec<f32>,
+    scratch: Scratch,
+}
+
+impl Cuda {
+    /// GPU `ordinal`.
+    ///
+    /// # Errors
+    /// One sentence: no driver, no such GPU, one that is too old, or no kernels in this binary.
+    pub fn new(ordinal: usize) -> Result<Self, DeviceError> {
+        Ok(Self {
+            device: Device::open(ordinal)?,
+            arena: Arena::new(),
+            inputs: Inputs::default(),
+            uploaded: Uploaded::default(),
+            planning: false,
+            failed: None,
+            resident: 0,
+            logits: Vec::new(),
+            scratch: Scratch::default(),
+        })
+    }
+
+    /// One line for people.
+    pub fn describe(&self) -> String {
+        self.device.describe()
+    }
+
+    fn floats(&self, rows: usize, cols: usize) -> Buf {
+        self.arena.alloc(rows * cols * 4)
+    }
+
+    fn bf16(&self, rows: usize, cols: usize, set: ActSet) -> Act<Self> {
+        assert_eq!(set, ActSet::of(Encoding::Bf16), "the CUDA kernels have bf16 activations only");
+        Act::new(rows, cols).with(Encoding::Bf16, self.arena.alloc(rows * cols * 2))
+    }
+
+    /// Whether an op launches: not while planning, not after a failure, not if `checked` is one.
+    fn admits(&mut self, checked: Result<(), String>) -> bool {
+        if let (false, None, Err(message)) = (self.planning, &self.failed, checked) {
+            self.failed = Some(refused(message));
+        }
+        !self.planning && self.failed.is_none()
+    }
+
+    fn launch<P: cudarc::driver::DeviceRepr>(
+        &mut self,
+        name: &'static str,
+        grid: [usize; 3],
+        threads: usize,
+        shared_bytes: usize,
+        params: &P,
+    ) {
+        if self.admits(Ok(()))
+            && let Err(error) = self.device.launch(name, grid, threads, shared_bytes, params)
+        {
+            self.failed = Some(error);
+        }
+    }
+
+    fn gemm(
+        &mut self,
+        names: [&'static str; 2],
+        a: &Act<Self>,
+        w: &Weight,
+        bias: Option<&Buf>,
+        y: &Buf,
+        f: Activation,
+    ) {
+        assert_eq!(a.cols, w.cols, "the input has {} columns, the weight wants {}", a.cols, w.cols);
+        assert!(bias.is_none_or(|bias| bias.len() == w.rows), "a bias has one value an output");
+        let (name, rows) = if a.rows <= FEW_ROWS { (names[0], FEW_ROWS) } else { (names[1], 64) };
+        if self.planning {
+            return;
+        }
+        let params = Gemm {
+            x: a.get(Encoding::Bf16).address(),
+            w: w.data.address(),
+            bias: address(bias),
+            y: y.address(),
+            m: int(a.rows),
+            n: int(w.rows),
+            k: int(w.cols),
+            activation: i32::from(f == Activation::GeluTanh),
+        };
+        let grid = [w.rows.div_ceil(TILE_N), a.rows.div_ceil(rows), 1];
+        self.launch(name, grid, 128, STAGES * (rows + TILE_N) * TILE_K * 2, &params);
+    }
+
+    fn rows(&mut self, name: &'static str, ids: Address, from: &Buf, out: &Buf, count: usize, cols: usize, scale: f32) {
+        if !self.planning {
+            assert!(cols.is_multiple_of(4), "rows are read four columns at a time");
+            let params = Rows { ids, from: from.address(), out: out.address(), cols: int(cols), scale };
+            self.launch(name, [count, 1, 1], 128, 0, &params);
+        }
+    }
+
+    fn resident<T>(&mut self, values: &[T]) -> Result<Buf, DeviceError> {
+        let memory = self.device.alloc(size_of_val(values))?;
+        self.device.upload(memory.address(), values)?;
+        self.resident += memory.bytes() as u64;
+        Ok(Buf::resident(memory))
+    }
+}
+
+/// What kernels take as a size.
+fn int(n: usize) -> i32 {
+    i32::try_from(n).expect("sizes are below 2^31")
+}
+
+/// Null where there is none.
+fn address(buf: Option<&Buf>) -> Address {
+    buf.map_or(0, Buf::address)
+}
+
+fn check_heads(cache: &Cache, num_heads: usize, num_kv_heads: usize, head_dim: usize) {
+    let CacheSpec { num_kv_heads: kv_heads, head_dim: dim, .. } = cache.spec;
+    assert_eq!((num_kv_heads, head_dim), (kv_heads, dim), "the cache was made for these heads");
+    assert!(num_heads.is_multiple_of(num_kv_heads), "query heads share key heads evenly");
+}
+
+impl Backend for Cuda {
+    type Buf = Buf;
+    type Weight = Weight;
+    type Cache = Cache;
+
+    fn pack(&mut self, parts: &[Stored<'_>], role: Role) -> Result<Weight, LoadError> {
+        let data = self.resident(&weight::pack(parts, role)?)?;
+        Ok(Weight { rows: parts.iter().map(|part| part.rows).sum(), cols: parts[0].cols, data })
+    }
+
+    fn vector(&mut self, values: &[f32]) -> Result<Buf, LoadError> {
+        Ok(self.resident(values)?)
+    }
+
+    fn rope_table(&mut self, table: &RopeTable) -> Result<Buf, LoadError> {
+        self.vector(&[table.cos.as_slice(), table.sin.as_slice()].concat())
+    }
+
+    fn wants(_weight: &Weight) -> ActSet {
+        ActSet::of(Encoding::Bf16)
+    }
+
+    fn memory(&self) -> Memory {
+        Memory { free: self.device.free_bytes(), resident: self.resident }
+    }
+
+    fn block_bytes(&self, spec: &CacheSpec) -> u64 {
+        (cache::block_bytes(spec) * spec.layers) as u64
+    }
+
+    fn new_cache(&mut self, spec: &CacheSpec) -> Result<Cache, DeviceError> {
+        if !matches!(spec.dtype, KvDtype::Auto | KvDtype::Bf16) {
+            return Err(refused(format!("the CUDA kernels have no {:?} KV cache; use bf16", spec.dtype)));
+        }
+        if kernels_of(spec.head_dim).is_none() {
+            return Err(refused(format!("the CUDA kernels take heads of 16, 32, 64 or 128, not {}", spec.head_dim)));
+        }
+        let bytes = spec.layers * spec.blocks * cache::block_bytes(spec);
+        Ok(Cache { spec: spec.clone(), data: self.device.alloc(bytes)? })
+    }
+
+    fn step(
+        &mut self,
+        key: StepKey,
+        inputs: &StepInputs,
+        body: &mut dyn FnMut(&mut Self) -> Buf,
+    ) -> Result<Buf, DeviceError> {
+        self.planning = key == StepKey::Plan;
+        self.failed = None;
+        let set = self.inputs.set(inputs);
+        if self.planning {
+            self.uploaded.plan(inputs);
+        } else if self.admits(set) {
+            self.arena.commit(&self.device)?;
+            self.uploaded.set(&self.device, &self.inputs.step)?;
+        }
+        let logits = body(self);
+        self.planning = false;
+        self.failed.take().map_or(Ok(logits), Err)
+    }
+
+    fn workspace_bytes(&self) -> u64 {
+        self.arena.bytes() as u64
+    }
+
+    fn embed(&mut self, table: &Weight, scale: f32) -> Buf {
+        let tokens = self.inputs.step.num_tokens();
+        let out = self.floats(tokens, table.cols);
+        if self.admits(self.inputs.check_tokens(table.rows)) {
+            self.rows("embed_rows", self.uploaded.token_ids, &table.data, &out, tokens, table.cols, scale);
+        }
+        out
+    }
+
+    fn norm(&mut self, x: &Buf, spec: &NormSpec<Self>, emit: ActSet) -> Act<Self> {
+        let rows = x.len() / spec.size;
+        let act = self.bf16(rows, spec.size, emit);
+        if !self.planning {
+            assert!(spec.size.is_multiple_of(4), "rows are read four columns at a time");
+            let (gain, y) = (spec.gain.address(), act.get(Encoding::Bf16).address());
+            let params = Norm { x: x.address(), gain, y, cols: int(spec.size), eps: spec.eps };
+            self.launch("rms_norm", [rows, 1, 1], 256, 0, &params);
+        }
+        act
+    }
+
+    fn linear(&mut self, a: &Act<Self>, w: &Weight, bias: Option<&Buf>) -> Buf {
+        let out = self.floats(a.rows, w.rows);
+        self.gemm(["gemm_store_16", "gemm_store_64"], a, w, bias, &out, Activation::Silu);
+        out
+    }
+
+    fn linear_add(&mut self, a: &Act<Self>, w: &Weight, bias: Option<&Buf>, onto: &Buf) {
+        assert_eq!(onto.len(), a.rows * w.rows, "the sum has the output's shape");
+        self.gemm(["gemm_add_16", "gemm_add_64"], a, w, bias, onto, Activation::Silu);
+    }
+
+    fn linear_glu(&mut self, a: &Act<Self>, w: &Weight, f: Activation, emit: ActSet) -> Act<Self> {
+        let act = self.bf16(a.rows, w.rows / 2, emit);
+        let out = act.get(Encoding::Bf16).clone();
+        self.gemm(["gemm_glu_16", "gemm_glu_64"], a, w, None, &out, f);
+        act
+    }
+
+    fn rope_write(&mut self, qkv: &Buf, spec: &QkvSpec<Self>, cache: &mut Cache, layer: usize) -> Buf {
+        let tokens = self.inputs.step.num_tokens();
+        check_heads(cache, spec.num_heads, spec.num_kv_heads, spec.head_dim);
+        let heads = spec.num_heads + 2 * spec.num_kv_heads;
+        assert_eq!(qkv.len(), tokens * heads * spec.head_dim, "qkv holds every head of every token");
+        let q = self.arena.alloc(tokens * spec.num_heads * spec.head_dim * 2);
+        let longest = max_len(spec.rope.len(), spec.rotary_dim);
+        if self.admits(self.inputs.check_write(&cache.spec, longest).map(drop)) {
+            let table = spec.rope.address();
+            let norm = |norm: &Option<NormSpec<Self>>| norm.as_ref().map_or((0, 0.0), |n| (n.gain.address(), n.eps));
+            let ((q_gain, q_eps), (k_gain, k_eps)) = (norm(&spec.q_norm), norm(&spec.k_norm));
+            let params = RopeWrite {
+                qkv: qkv.address(),
+                q_gain,
+                k_gain,
+                cos: table,
+                sin: table + (spec.rope.len() / 2 * 4) as Address,
+                positions: self.uploaded.positions,
+                slots: self.uploaded.group(cache.spec.group).slots,
+                q: q.address(),
+                cache: cache.block(layer, 0),
+                num_heads: int(spec.num_heads),
+                num_kv_heads: int(spec.num_kv_heads),
+                head_dim: int(spec.head_dim),
+                rotary_dim: int(spec.rotary_dim),
+                block_size: int(cache.spec.block_size),
+                q_eps,
+                k_eps,
+            };
+            self.launch("rope_write", [tokens, heads.div_ceil(4), 1], 128, 0, &params);
+        }
+        q
+    }
+
+    fn attend(&mut self, q: &Buf, spec: &AttnSpec, cache: &Cache, layer: usize, emit: ActSet) -> Act<Self> {
+        let (tokens, cols) = (self.inputs.step.num_tokens(), spec.num_heads * spec.head_dim);
+        check_heads(cache, spec.num_heads, spec.num_kv_heads, spec.head_dim);
+        assert_eq!(q.len() * 2, tokens * cols, "q holds every head of every token");
+        let act = self.bf16(tokens, cols, emit);
+        let split = self.split(spec, cache);
+        let spans = split.map(|spans| self.arena.alloc(tokens * spec.num_heads * spans * (spec.head_dim + 2) * 4));
+        if self.admits(self.inputs.check_read(&cache.spec).map(drop)) {
+            let group = &self.inputs.step.groups[cache.spec.group];
+            let params = Attention {
+                q: q.address(),
+                cache: cache.block(layer, 0),
+                out: act.get(Encoding::Bf16).address(),
+                spans: address(spans.as_ref()),
+                positions: self.uploaded.positions,
+                cu_seqlens: self.uploaded.cu_seqlens,
+                block_tables: self.uploaded.group(cache.spec.group).block_tables,
+                num_heads: int(spec.num_heads),
+                num_kv_heads: int(spec.num_kv_heads),
+                block_size: int(cache.spec.block_size),
+                stride: int(group.stride),
+                num_spans: int(split.unwrap_or(1)),
+                window: spec.window.map_or(i32::MAX, int),
+                scale: spec.scale,
+                softcap: spec.softcap.unwrap_or(0.0),
+            };
+            self.launch_attention(spec, split, &params);
+        }
+        act
+    }
+
+    fn gather(&mut self, x: &Buf) -> Buf {
+        let rows = self.inputs.step.num_logit_rows();
+        let cols = x.len().checked_div(self.inputs.step.num_tokens()).unwrap_or(0);
+        let out = self.floats(rows, cols);
+        if self.admits(self.inputs.check_logit_tokens()) {
+            self.rows("gather_rows", self.uploaded.logit_tokens, x, &out, rows, cols, 1.0);
+        }
+        out
+    }
+
+    fn sample(&mut self, logits: &Buf, rows: &mut [Row<'_>], out: &mut Sampled) -> Result<(), DeviceError> {
+        let num_rows = self.inputs.step.num_logit_rows();
+        let vocab = logits.len().checked_div(num_rows).unwrap_or(0);
+        if rows.iter().any(|row| row.logits >= num_rows) {
+            return Err(refused(format!("rows to sample must name rows of the {num_rows} of the logits")));
+        }
+        self.logits.resize(logits.len(), 0.0);
+        self.device.download(logits.address(), &mut self.logits)?;
+        for row in rows {
+            sampler::sample(&mut self.logits[row.logits * vocab..][..vocab], row, &mut self.scratch, out);
+            let sampled = out.rows.last().expect("a row was just sampled");
+            if row.known.is_none() && sampled.finite {
+                self.inputs.remember(row.logits, sampled.token);
+            }
+        }
+        Ok(())
+    }
+
+    fn copy_blocks(&mut self, cache: &mut Cache, pairs: &[(u32, u32)]) -> Result<(), DeviceError> {
+        let (blocks, bytes) = (cache.spec.blocks, cache::block_bytes(&cache.spec));
+        if let Some((from, to)) = pairs.iter().find(|pair| pair.0.max(pair.1) as usize >= blocks) {
+            return Err(refused(format!("block {from} or {to} is beyond the cache's {blocks}")));
+        }
+        for &(from, to) in pairs.iter().filter(|pair| pair.0 != pair.1) {
+            for layer in 0..cache.spec.layers {
+                self.device.copy(cache.block(layer, from as usize), cache.block(layer, to as usize), bytes)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn read(&mut self, buf: &Buf, out: &mut Vec<f32>) -> Result<(), DeviceError> {
+        let start = out.len();
+        out.resize(start + buf.len(), 0.0);
+        self.device.download(buf.address(), &mut out[start..])
+    }
+}
+
+/// The attention kernels for heads of one size.
+struct AttentionKernels {
+    attend: &'static str,
+    attend_span: &'static str,
+    merge_spans: &'static str,
+}
+
+fn kernels_of(head_dim: usize) -> Option<AttentionKernels> {
+    let [attend, attend_span, merge_spans] = match head_dim {
+        16 => ["attend_16", "attend_span_16", "merge_spans_16"],
+        32 => ["attend_32", "attend_span_32", "merge_spans_32"],
+        64 => ["attend_64", "attend_span_64", "merge_spans_64"],
+        128 => ["attend_128", "attend_span_128", "merge_spans_128"],
+        _ => return None,
+    };
+    Some(AttentionKernels { attend, attend_span, merge_spans })
+}
+
+impl Cuda {
+    /// Spans that get blocks of their own: where each sequence has so few rows that one warp holds them, and there are several
+    /// spans. A planned step has room for as many as its block tables reach.
+    fn split(&self, spec: &AttnSpec, cache: &Cache) -> Option<usize> {
+        let step = &self.inputs.step;
+        let group = step.groups.get(cache.spec.group)?;
+        let heads = spec.num_heads / spec.num_kv_heads;
+        let longest = if self.planning {
+            group.stride * cache.spec.block_size
+        } else {
+            step.seq_lens.iter().max().map_or(0, |&len| len as usize)
+        };
+        let spans = longest.div_ceil(SPAN);
+        let most = step.cu_seqlens_q.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(0) as usize;
+        (spans > 1 && most * heads <= WARP_ROWS).then_some(spans)
+    }
+
+    fn launch_attention(&mut self, spec: &AttnSpec, split: Option<usize>, params: &Attention) {
+        let step = &self.inputs.step;
+        let kernels = kernels_of(spec.head_dim).expect("a cache was made for these heads");
+        let sequences = step.num_seqs() * spec.num_kv_heads;
+        let tokens = step.num_tokens();
+        let most = step.cu_seqlens_q.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(0) as usize;
+        let blocks = (most * spec.num_heads / spec.num_kv_heads).div_ceil(4 * WARP_ROWS);
+        let shared = 2 * 2 * TILE * (spec.head_dim * 2 + 16);
+        match split {
+            None => self.launch(kernels.attend, [blocks, sequences, 1], 128, shared, params),
+            Some(spans) => {
+                self.launch(kernels.attend_span, [1, sequences, spans], 32, shared, params);
+                self.launch(kernels.merge_spans, [tokens, spec.num_heads, 1], spec.head_dim, 0, params);
+            }
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! The kernels' parameters, as their `.cu` files declare them.
+
+use cudarc::driver::DeviceRepr;
+
+use super::device::Address;
+
+macro_rules! params {
+    ($($(#[$doc:meta])* $name:ident { $($field:ident: $kind:ty,)+ })+) => {$(
+        $(#[$doc])*
+        #[repr(C)]
+        #[derive(Clone, Copy, Debug)]
+        pub(super) struct $name {
+            $(pub $field: $kind,)+
+        }
+
+        // SAFETY: plain numbers, laid out as in C.
+        unsafe impl DeviceRepr for $name {}
+    )+};
+}
+
+params! {
+    /// `norm.cu`
+    Norm { x: Address, gain: Address, y: Address, cols: i32, eps: f32, }
+    /// `rows.cu`
+    Rows { ids: Address, from: Address, out: Address, cols: i32, scale: f32, }
+    /// `rope_write.cu`
+    RopeWrite {
+        qkv: Address,
+        q_gain: Address,
+        k_gain: Address,
+        cos: Address,
+        sin: Address,
+        positions: Address,
+        slots: Address,
+        q: Address,
+        cache: Address,
+        num_heads: i32,
+        num_kv_heads: i32,
+        head_dim: i32,
+        rotary_dim: i32,
+        block_size: i32,
+        q_eps: f32,
+        k_eps: f32,
+    }
+    /// `gemm_bf16.cu`
+    Gemm { x: Address, w: Address, bias: Address, y: Address, m: i32, n: i32, k: i32, activation: i32, }
+    /// `paged_attention.cu`
+    Attention {
+        q: Address,
+        cache: Address,
+        out: Address,
+        spans: Address,
+        positions: Address,
+        cu_seqlens: Address,
+        block_tables: Address,
+        num_heads: i32,
+        num_kv_heads: i32,
+        block_size: i32,
+        stride: i32,
+        num_spans: i32,
+        window: i32,
+        scale: f32,
+        softcap: f32,
+    }
+}
