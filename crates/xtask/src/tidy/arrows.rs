@@ -24,6 +24,7 @@ const DRAWING: &[Arrows] = &[
     Arrows { from: "engine", to: &["contract", "sched", "text"] },
     Arrows { from: "server", to: &["contract", "engine", "text"] },
     Arrows { from: "hub", to: &[] },
+    Arrows { from: "loadgen", to: &[] },
     Arrows { from: "quant", to: &[] },
     Arrows { from: "weights", to: &["quant"] },
     Arrows { from: "sampler", to: &["contract"] },

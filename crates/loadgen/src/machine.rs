@@ -1,0 +1,129 @@
+//! Where and when something was measured, and with which program: what makes a figure worth keeping.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::Serialize;
+
+/// The machine that the load generator runs on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Machine {
+    pub cpu: String,
+    pub cores: usize,
+    pub os: String,
+}
+
+/// Processes that ran or wanted to, averaged over 1, 5 and 15 minutes.
+pub type LoadAverage = [f64; 3];
+
+impl Machine {
+    /// This one.
+    pub fn here() -> Self {
+        let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let name = info.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or(std::env::consts::ARCH);
+        let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        Self {
+            cpu: name.trim_start_matches([' ', '\t', ':']).to_owned(),
+            cores: std::thread::available_parallelism().map_or(1, usize::from),
+            os: format!("{} {}", std::env::consts::OS, kernel.trim()).trim_end().to_owned(),
+        }
+    }
+
+    /// How busy it is now; `None` where the system does not say.
+    pub fn load_average() -> Option<LoadAverage> {
+        let text = std::fs::read_to_string("/proc/loadavg").ok()?;
+        let mut numbers = text.split(' ').map_while(|word| word.parse().ok());
+        Some([numbers.next()?, numbers.next()?, numbers.next()?])
+    }
+}
+
+/// The program that measured, and for the engine inside it, that was measured.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Program {
+    pub version: String,
+    /// The commit that is checked out where the program lies, with `-dirty` if files differ from it; `None` for a program
+    /// outside of its repository. `built` says whether the program can be of that commit.
+    pub commit: Option<String>,
+    /// When the program was written to disk.
+    pub built: Option<String>,
+    pub command: Vec<String>,
+}
+
+impl Program {
+    /// The one that runs.
+    pub fn this(version: &str) -> Self {
+        let path = std::env::current_exe().ok();
+        let modified = path.as_deref().and_then(|path| path.metadata().ok()?.modified().ok());
+        Self {
+            version: version.to_owned(),
+            commit: path.as_deref().and_then(Path::parent).and_then(commit),
+            built: modified.map(|time| Date::at(time).to_string()),
+            command: std::env::args().collect(),
+        }
+    }
+}
+
+fn commit(folder: &Path) -> Option<String> {
+    let git = |args: &[&str]| {
+        let output = Command::new("git").arg("-C").arg(folder).args(args).output().ok()?;
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    let commit = git(&["rev-parse", "--short=12", "HEAD"])?;
+    let changed = git(&["status", "--porcelain", "--untracked-files=no"])?;
+    Some(if changed.is_empty() { commit } else { format!("{commit}-dirty") })
+}
+
+/// A second in UTC; shown as `2026-11-21T08:20:00Z`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Date(u64);
+
+impl Date {
+    pub fn now() -> Self {
+        Self::at(SystemTime::now())
+    }
+
+    fn at(time: SystemTime) -> Self {
+        Self(time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()))
+    }
+}
+
+impl std::fmt::Display for Date {
+    /// Years that begin in March have their leap day at the end, and 400 of them are 146,097 days.
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (second, days) = (self.0 % 86_400, self.0 / 86_400 + 719_468);
+        let (era, day) = (days / 146_097, days % 146_097);
+        let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+        let day = day - (365 * year + year / 4 - year / 100);
+        let month = (5 * day + 2) / 153;
+        let day = day - (153 * month + 2) / 5 + 1;
+        let (month, year) = if month < 10 { (month + 3, year) } else { (month - 9, year + 1) };
+        let (hour, minute) = (second / 3600, second / 60 % 60);
+        write!(out, "{:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{:02}Z", year + era * 400, second % 60)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates() {
+        for (seconds, date) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_782_399, "2000-02-28T23:59:59Z"),
+            (951_782_400, "2000-02-29T00:00:00Z"),
+            (951_868_800, "2000-03-01T00:00:00Z"),
+            (1_704_067_199, "2023-12-31T23:59:59Z"),
+            (1_795_249_200, "2026-11-21T08:20:00Z"),
+        ] {
+            assert_eq!(Date(seconds).to_string(), date);
+        }
+    }
+
+    #[test]
+    fn this_machine_has_a_name_and_cores() {
+        let machine = Machine::here();
+        assert!(!machine.cpu.is_empty() && machine.cores > 0);
+    }
+}
