@@ -5,6 +5,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+mod bench;
+
+pub use bench::{BenchCommand, BenchLatencyArgs, BenchServeArgs, BenchStartupArgs, BenchThroughputArgs, EndpointName};
+
 use crate::size::ByteSize;
 
 /// Serve open-weight language models on your own machine, behind an OpenAI-style API.
@@ -32,6 +36,9 @@ pub enum Command {
     Plan(PlanArgs),
     /// Say what this machine can do.
     Doctor(DoctorArgs),
+    /// Measure a server, or this engine.
+    #[command(subcommand)]
+    Bench(BenchCommand),
 }
 
 const MODEL_HELP: &str = "A hub id (owner/name[@revision][:file]), a folder with safetensors, or a .gguf file; \

@@ -20,7 +20,8 @@ pub fn expand(argv: Vec<OsString>, in_env: impl Fn(&str) -> bool) -> Result<Vec<
             push(&mut options, &name, value).with_context(|| format!("in the config file {shown}"))?;
         }
     }
-    let after_subcommand = argv.len().min(2);
+    let subcommands = if argv.get(1).is_some_and(|first| first == "bench") { 2 } else { 1 };
+    let after_subcommand = argv.len().min(1 + subcommands);
     let mut expanded = argv;
     expanded.splice(after_subcommand..after_subcommand, options);
     Ok(expanded)
@@ -73,6 +74,12 @@ mod tests {
             args,
             ["tokenmill", "serve", "--api-key=a", "--api-key=b", "--port=9000", "--strict-params", "--port", "1"]
         );
+    }
+
+    #[test]
+    fn options_come_after_both_words_of_a_command_of_two() {
+        let args = expanded("port=1", &["tokenmill", "bench", "serve", "--seed=2"], &[]).unwrap();
+        assert_eq!(args, ["tokenmill", "bench", "serve", "--port=1", "--seed=2"]);
     }
 
     #[test]

@@ -30,6 +30,7 @@ fn main() -> ExitCode {
         Command::Models(args) => commands::models::run(&args),
         Command::Plan(args) => commands::plan::run(&args),
         Command::Doctor(args) => commands::doctor::run(&args),
+        Command::Bench(command) => commands::bench::run(&command),
     };
     done.map_or_else(|error| fail(&error), |()| ExitCode::SUCCESS)
 }

@@ -1,0 +1,156 @@
+//! What `tokenmill bench` can be asked. Names follow vLLM's `bench`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
+use loadgen::Goodput;
+
+use super::ModelArgs;
+
+#[derive(Debug, Subcommand)]
+pub enum BenchCommand {
+    /// Load a server over HTTP and time every answer: any server with --base-url, this engine without.
+    Serve(Box<BenchServeArgs>),
+    /// Run many requests at once through the engine, without HTTP.
+    Throughput(BenchThroughputArgs),
+    /// Run one batch from its prompts to its last token, again and again, without HTTP.
+    Latency(BenchLatencyArgs),
+    /// Start `tokenmill serve` as a process of its own, and time it until it is healthy.
+    Startup(BenchStartupArgs),
+}
+
+#[derive(Args, Debug)]
+pub struct BenchServeArgs {
+    /// The engine to start where no --base-url is given; its --seed is also the one of prompts and arrivals.
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// A server that runs, as in http://127.0.0.1:8000. Left out, this engine is started in this process on a free port.
+    #[arg(long, value_name = "URL", help_heading = "Server")]
+    pub base_url: Option<String>,
+    /// The model to ask for; the server's first one when left out.
+    #[arg(long = "model", value_name = "NAME", help_heading = "Server")]
+    pub served_model: Option<String>,
+    /// Which endpoint to load.
+    #[arg(long, value_enum, default_value_t = EndpointName::Completions, help_heading = "Server")]
+    pub endpoint: EndpointName,
+    /// Key to send as a bearer token.
+    #[arg(long, env = "OPENAI_API_KEY", hide_env_values = true, value_name = "KEY", help_heading = "Server")]
+    pub api_key: Option<String>,
+    /// What tables and files call the server that is measured.
+    #[arg(long, value_name = "NAME", help_heading = "Server")]
+    pub label: Option<String>,
+    /// `random` words, or `sharegpt:FILE` for the first turns of recorded conversations.
+    #[arg(long, default_value = "random", help_heading = "Load")]
+    pub dataset: String,
+    /// Words in a random prompt; each is one token in common vocabularies. The server's own count is reported.
+    #[arg(long, value_name = "N", default_value_t = 128, help_heading = "Load")]
+    pub input_len: usize,
+    /// Tokens in each answer, whatever the model would say; 128, or those of the recorded answers, when left out.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Load")]
+    pub output_len: Option<u32>,
+    /// Requests to measure at each point of a sweep; four per request at a time, and no less than 16, when left out.
+    #[arg(long, value_name = "N", help_heading = "Load")]
+    pub num_prompts: Option<usize>,
+    /// Requests at a time; several numbers are a sweep, and the only limit is the server's when left out.
+    #[arg(long, value_name = "N[,N...]", value_delimiter = ',', help_heading = "Load",
+          value_parser = clap::value_parser!(u32).range(1..=65536))]
+    pub max_concurrency: Vec<u32>,
+    /// Requests a second, with the gaps of a Poisson process; all at once when left out.
+    #[arg(long, value_name = "R", value_parser = rate, help_heading = "Load")]
+    pub request_rate: Option<f64>,
+    /// Count the requests that keep all of these limits, in milliseconds.
+    #[arg(long, value_name = "ttft:MS,tpot:MS,e2el:MS", help_heading = "Load")]
+    pub goodput: Option<Goodput>,
+    /// Requests before each point that are in no number; as many as run at a time when left out.
+    #[arg(long, value_name = "N", help_heading = "Load")]
+    pub warmup: Option<usize>,
+    /// Seconds that one request may take.
+    #[arg(long, value_name = "SECONDS", default_value_t = 600, help_heading = "Load")]
+    pub request_timeout: u64,
+    /// Write the report here; a sweep is a list of reports.
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub save_json: Option<PathBuf>,
+    /// Write a page with a chart of throughput against interactivity here.
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub html: Option<PathBuf>,
+    /// Write the table here, in Markdown.
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub md: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+pub struct BenchThroughputArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// Tokens in each prompt.
+    #[arg(long, value_name = "N", default_value_t = 128, help_heading = "Load")]
+    pub input_len: u32,
+    /// Tokens in each answer.
+    #[arg(long, value_name = "N", default_value_t = 128, help_heading = "Load",
+          value_parser = clap::value_parser!(u32).range(1..))]
+    pub output_len: u32,
+    /// Requests, all submitted at once.
+    #[arg(long, value_name = "N", default_value_t = 64, help_heading = "Load",
+          value_parser = clap::value_parser!(u32).range(1..))]
+    pub num_prompts: u32,
+    /// Write the result here.
+    #[arg(long, visible_alias = "output-json", value_name = "FILE", help_heading = "Output")]
+    pub save_json: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+pub struct BenchLatencyArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// Tokens in each prompt.
+    #[arg(long, value_name = "N", default_value_t = 32, help_heading = "Load")]
+    pub input_len: u32,
+    /// Tokens in each answer.
+    #[arg(long, value_name = "N", default_value_t = 128, help_heading = "Load",
+          value_parser = clap::value_parser!(u32).range(1..))]
+    pub output_len: u32,
+    /// Requests in the batch.
+    #[arg(long, value_name = "N", default_value_t = 8, help_heading = "Load",
+          value_parser = clap::value_parser!(u32).range(1..))]
+    pub batch_size: u32,
+    /// Batches to measure.
+    #[arg(long, value_name = "N", default_value_t = 10, help_heading = "Load",
+          value_parser = clap::value_parser!(u32).range(1..))]
+    pub num_iters: u32,
+    /// Batches before them that are in no number.
+    #[arg(long, value_name = "N", default_value_t = 2, help_heading = "Load")]
+    pub num_iters_warmup: u32,
+    /// Write the result here.
+    #[arg(long, visible_alias = "output-json", value_name = "FILE", help_heading = "Output")]
+    pub save_json: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+pub struct BenchStartupArgs {
+    /// How often to start it; the first start may find the model's file outside of the page cache.
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    pub runs: u32,
+    /// Seconds that a start may take.
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    pub timeout: u64,
+    /// Write the result here.
+    #[arg(long, visible_alias = "output-json", value_name = "FILE")]
+    pub save_json: Option<PathBuf>,
+    /// Options of `tokenmill serve`, after `--`; the model among them.
+    #[arg(last = true, value_name = "SERVE OPTIONS")]
+    pub serve: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum EndpointName {
+    Completions,
+    Chat,
+}
+
+/// `inf` is no rate at all.
+fn rate(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(rate) if rate > 0.0 => Ok(rate),
+        _ => Err("a number above 0, or inf, is wanted".to_owned()),
+    }
+}

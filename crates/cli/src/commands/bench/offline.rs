@@ -1,0 +1,69 @@
+//! Requests of fixed lengths straight through the engine's handle: no HTTP, no text to tokenize.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use engine::{EngineHandle, Event, GenerateRequest, Prompt, Response};
+use loadgen::Random;
+
+use crate::args::ModelArgs;
+use crate::assemble::{Assembled, assemble};
+
+/// How long prompts and answers are, in tokens.
+#[derive(Clone, Copy)]
+pub(super) struct Lengths {
+    pub input: u32,
+    pub output: u32,
+}
+
+/// An engine that takes `num_requests` at once.
+pub(super) fn start(model: &ModelArgs, num_requests: u32, lengths: Lengths) -> Result<Assembled> {
+    let assembled = assemble(model, num_requests)?;
+    let (wanted, limit) = (lengths.input + lengths.output, assembled.engine.max_model_len());
+    if wanted > limit || lengths.input == 0 {
+        bail!("a prompt of {} and an answer of {} tokens do not fit: 1 to {limit} do", lengths.input, lengths.output);
+    }
+    eprintln!("{} on {}", assembled.files.name, assembled.device);
+    Ok(assembled)
+}
+
+/// Runs `num_requests` from their submission to their last token. Prompts are random tokens that no other `round` repeats.
+///
+/// # Errors
+/// If a request is refused or fails, or its answer is not as long as asked.
+pub(super) fn batch(engine: &EngineHandle, num_requests: u32, lengths: Lengths, round: u32) -> Result<Duration> {
+    let requests: Vec<GenerateRequest> =
+        (0..num_requests).map(|idx| request(engine, lengths, (u64::from(round) << 32) | u64::from(idx))).collect();
+    let started = Instant::now();
+    let responses: Vec<Response> =
+        requests.into_iter().map(|request| engine.submit(request)).collect::<Result<_, _>>()?;
+    for response in responses {
+        let tokens = wait(response)?;
+        if tokens != lengths.output {
+            bail!("an answer has {tokens} tokens where {} were asked for", lengths.output);
+        }
+    }
+    Ok(started.elapsed())
+}
+
+fn request(engine: &EngineHandle, lengths: Lengths, stream: u64) -> GenerateRequest {
+    let mut random = Random::new(0, stream);
+    let vocab_size = engine.vocab_size();
+    let prompt = (0..lengths.input).map(|_| random.below(vocab_size) as u32).collect();
+    let mut request = GenerateRequest::new(Prompt::Tokens(prompt));
+    request.max_tokens = Some(lengths.output);
+    request.ignore_eos = true;
+    request.sampling.min_tokens = lengths.output;
+    request.sampling.temperature = 0.0;
+    request
+}
+
+/// The number of tokens of the answer.
+fn wait(mut response: Response) -> Result<u32> {
+    while let Some(event) = response.blocking_next() {
+        if let Event::Failed(error) = event {
+            return Err(error.into());
+        }
+    }
+    Ok(response.usage().completion_tokens)
+}

@@ -1,0 +1,127 @@
+//! `tokenmill bench` on a model of a few kilobytes: that it measures what was asked, not how fast.
+
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+const TINY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/tiny/llama");
+
+/// A file of the test's own, gone at its end.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Self {
+        Self(std::env::temp_dir().join(format!("tokenmill-bench-{}-{name}", std::process::id())))
+    }
+
+    fn path(&self) -> &str {
+        self.0.to_str().expect("a path in UTF-8")
+    }
+
+    fn text(&self) -> String {
+        std::fs::read_to_string(&self.0).expect("the command wrote the file")
+    }
+
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.text()).expect("the file is JSON")
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        std::fs::remove_file(&self.0).ok();
+    }
+}
+
+fn bench(args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tokenmill"));
+    command.arg("bench").args(args).env_clear().output().expect("the program starts")
+}
+
+fn done(args: &[&str]) -> String {
+    let output = bench(args);
+    assert!(output.status.success(), "{args:?} said {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn a_sweep_over_http() {
+    let (json, page, table) = (Scratch::new("sweep.json"), Scratch::new("page.html"), Scratch::new("table.md"));
+    let said = done(&[
+        "serve",
+        TINY,
+        "--kv-cache-memory",
+        "16MiB",
+        "--input-len",
+        "3",
+        "--output-len",
+        "5",
+        "--num-prompts",
+        "4",
+        "--max-concurrency",
+        "1,3",
+        "--warmup",
+        "1",
+        "--goodput",
+        "e2el:600000",
+        "--save-json",
+        json.path(),
+        "--html",
+        page.path(),
+        "--md",
+        table.path(),
+    ]);
+    assert!(said.contains("out tok/s") && said.ends_with(&table.text()), "{said}");
+    assert!(page.text().contains("<polyline"));
+    let reports = json.json();
+    for (report, at_once) in reports.as_array().expect("a sweep is a list").iter().zip([1, 3]) {
+        assert_eq!(report["max_concurrency"], at_once);
+        assert_eq!((&report["completed"], &report["failed"]), (&Value::from(4), &Value::from(0)), "{report}");
+        assert_eq!((&report["total_output_tokens"], &report["wrong_lengths"]), (&Value::from(20), &Value::from(0)));
+        assert!(report["request_goodput"].is_number() && report["machine"]["cores"].is_number());
+    }
+}
+
+#[test]
+fn batches_without_http() {
+    let (throughput, latency) = (Scratch::new("throughput.json"), Scratch::new("latency.json"));
+    let lengths = ["--kv-cache-memory", "16MiB", "--input-len", "3", "--output-len", "5"];
+    done(&[&["throughput", TINY, "--num-prompts", "7", "--save-json", throughput.path()], &lengths[..]].concat());
+    let throughput = throughput.json();
+    assert_eq!((&throughput["num_requests"], &throughput["total_num_tokens"]), (&Value::from(7), &Value::from(56)));
+    done(
+        &[&["latency", TINY, "--batch-size", "2", "--num-iters", "3", "--save-json", latency.path()], &lengths[..]]
+            .concat(),
+    );
+    let latency = latency.json();
+    assert_eq!(latency["latencies"].as_array().map(Vec::len), Some(3));
+    assert!(latency["percentiles"]["90"].as_f64() >= latency["percentiles"]["10"].as_f64());
+}
+
+#[test]
+fn a_start() {
+    let json = Scratch::new("startup.json");
+    done(&["startup", "--runs", "2", "--save-json", json.path(), "--", TINY, "--kv-cache-memory", "16MiB"]);
+    let result = json.json();
+    assert_eq!(result["starts"].as_array().map(Vec::len), Some(2));
+    assert!(result["median_startup_time"].as_f64() > Some(0.0) && result["median_first_answer_time"].is_number());
+}
+
+#[test]
+fn refusals_are_one_sentence() {
+    for (args, message) in [
+        (&["serve", "--base-url", "https://a"][..], "asks for https"),
+        (&["serve", "--base-url", "nonsense"], "is no address"),
+        (&["serve", "--dataset", "other"], "random or sharegpt:FILE"),
+        (&["serve", "--dataset", "sharegpt:/nowhere.json"], "cannot read /nowhere.json"),
+        (&["startup", "--runs", "1", "--", "/nowhere/model.gguf"], "there is no file or folder"),
+        (&["throughput", TINY, "--kv-cache-memory", "16MiB", "--input-len", "1000000"], "do not fit"),
+    ] {
+        let output = bench(args);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{args:?} said {said}");
+        assert!(said.contains(message) && said.contains("tokenmill: "), "{args:?} said {said}");
+        assert!(output.stdout.is_empty(), "a refusal prints no table");
+    }
+}
