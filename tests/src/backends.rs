@@ -4,6 +4,7 @@ use std::path::Path;
 
 use contract::Executor;
 use kernels::cpu::{Activations, Cpu, CpuOptions, Isa};
+use kernels::cuda::Cuda;
 use kernels::reference::Reference;
 use runner::{ModelRunner, RunnerOptions};
 use weights::Checkpoint;
@@ -13,10 +14,29 @@ use weights::Checkpoint;
 pub enum Device {
     Reference,
     Cpu,
+    /// The first GPU, or the emulator of one.
+    Cuda,
 }
 
 impl Device {
-    pub const ALL: [Device; 2] = [Device::Reference, Device::Cpu];
+    /// Those that compute in f32 where they are asked to.
+    pub const EXACT: [Device; 2] = [Device::Reference, Device::Cpu];
+
+    /// Every device here; `test` says so where there is no GPU.
+    pub fn all(test: &str) -> Vec<Device> {
+        Self::EXACT.into_iter().chain(Self::gpu(test)).collect()
+    }
+
+    /// The GPU, or a word on why `test` does without.
+    pub fn gpu(test: &str) -> Option<Device> {
+        match Cuda::new(0) {
+            Ok(_) => Some(Self::Cuda),
+            Err(error) => {
+                testkit::skip(test, &error.to_string());
+                None
+            }
+        }
+    }
 
     /// Loads the checkpoint at `path`.
     ///
@@ -33,6 +53,7 @@ impl Device {
     pub fn run(self, checkpoint: &Checkpoint, options: RunnerOptions) -> Box<dyn Executor> {
         match self {
             Self::Reference => Box::new(ModelRunner::new(Reference::new(), checkpoint, options).expect("loads")),
+            Self::Cuda => Box::new(ModelRunner::new(Cuda::new(0).expect("a GPU"), checkpoint, options).expect("loads")),
             Self::Cpu => Box::new(ModelRunner::new(cpu(2), checkpoint, options).expect("loads")),
         }
     }

@@ -98,7 +98,7 @@ fn a_wrong_plan_is_refused_and_leaves_no_trace() {
         ("pooling", |plan| plan.work[0].want.pool = Some(contract::PoolKind::Last)),
         ("rows of logits", |plan| plan.work[0].want.prompt_logprobs = true),
     ];
-    for device in Device::ALL {
+    for device in Device::all("a_wrong_plan_is_refused_and_leaves_no_trace") {
         let expected = answer(load(device).as_mut(), 20, 12, 0);
         let mut executor = load(device);
         let mut plan = SchedulerOutput::default();
@@ -146,7 +146,7 @@ fn a_missing_mask_is_refused_and_a_mask_rules() {
 
 #[test]
 fn a_restart_forgets_rows_and_answers_again_the_same() {
-    for device in Device::ALL {
+    for device in Device::all("a_restart_forgets_rows_and_answers_again_the_same") {
         let mut executor = load(device);
         let before = answer(executor.as_mut(), 20, 8, 0);
         executor.control(&Control::Restart { epoch: 1 }).unwrap();
@@ -160,7 +160,7 @@ fn a_restart_forgets_rows_and_answers_again_the_same() {
 
 #[test]
 fn rows_that_share_or_copy_blocks_answer_as_if_alone() {
-    for device in Device::ALL {
+    for device in Device::all("rows_that_share_or_copy_blocks_answer_as_if_alone") {
         let len = 2 * BLOCK + 5;
         let expected = answer(load(device).as_mut(), len, 12, 0);
         let mut executor = load(device);

@@ -49,8 +49,15 @@ const MODEL_HELP: &str = "A hub id (owner/name[@revision][:file]), a folder with
 pub struct ModelArgs {
     #[arg(help = MODEL_HELP, env = "TOKENMILL_MODEL")]
     pub model: Option<String>,
-    /// Where to run.
-    #[arg(long, env = "TOKENMILL_DEVICE", value_enum, default_value_t = Device::Auto, help_heading = "Device")]
+    /// Where to run: auto takes the first GPU that works, else the CPU; cuda:N is the N-th GPU; reference is the specification
+    /// that the kernels are tested against: exact, in f32, slow.
+    #[arg(
+        long,
+        env = "TOKENMILL_DEVICE",
+        value_name = "auto|cpu|cuda[:N]|reference",
+        default_value = "auto",
+        help_heading = "Device"
+    )]
     pub device: Device,
     /// Instruction set of the CPU kernels: avx512, avx2 or portable; the best of this processor when left out.
     #[arg(long, env = "TOKENMILL_ISA", value_name = "ISA", help_heading = "Device")]
@@ -218,13 +225,31 @@ pub struct DoctorArgs {
     pub port: u16,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Device {
-    /// The best that this machine and this build have.
     Auto,
     Cpu,
-    /// The specification that the kernels are tested against: exact, in f32, slow.
+    /// The GPU of this number.
+    Cuda(usize),
     Reference,
+}
+
+impl std::str::FromStr for Device {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        match name {
+            "auto" => Ok(Self::Auto),
+            "cpu" => Ok(Self::Cpu),
+            "cuda" => Ok(Self::Cuda(0)),
+            "reference" => Ok(Self::Reference),
+            _ => name
+                .strip_prefix("cuda:")
+                .and_then(|number| number.parse().ok())
+                .map(Self::Cuda)
+                .ok_or_else(|| format!("a device is auto, cpu, cuda, cuda:N or reference, not {name:?}")),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -9,6 +9,7 @@ use contract::Executor;
 use engine::{EngineConfig, EngineHandle};
 use hub::ModelFiles;
 use kernels::cpu::{Cpu, CpuOptions};
+use kernels::cuda::Cuda;
 use kernels::reference::Reference;
 use runner::{MemoryPlan, ModelRunner, RunnerOptions};
 use tensor::{Backend, KvDtype};
@@ -75,13 +76,31 @@ fn executor(
     options: RunnerOptions,
 ) -> Result<(Box<dyn Executor>, Built)> {
     match device {
-        Device::Auto | Device::Cpu => {
-            let cpu = Cpu::new(cpu)?;
-            let device = cpu.describe();
-            on(cpu, device, checkpoint, options)
-        }
+        Device::Auto => match Cuda::new(0) {
+            Ok(cuda) => on_gpu(cuda, checkpoint, options),
+            Err(why) => on_cpu(cpu, &format!(" ({why})"), checkpoint, options),
+        },
+        Device::Cuda(number) => on_gpu(Cuda::new(number)?, checkpoint, options),
+        Device::Cpu => on_cpu(cpu, "", checkpoint, options),
         Device::Reference => on(Reference::new(), "reference, f32".to_owned(), checkpoint, options),
     }
+}
+
+fn on_gpu(cuda: Cuda, checkpoint: &Checkpoint, options: RunnerOptions) -> Result<(Box<dyn Executor>, Built)> {
+    let device = cuda.describe();
+    on(cuda, device, checkpoint, options)
+}
+
+/// `note` goes behind the device's name.
+fn on_cpu(
+    cpu: CpuOptions,
+    note: &str,
+    checkpoint: &Checkpoint,
+    options: RunnerOptions,
+) -> Result<(Box<dyn Executor>, Built)> {
+    let cpu = Cpu::new(cpu)?;
+    let device = format!("{}{note}", cpu.describe());
+    on(cpu, device, checkpoint, options)
 }
 
 fn on<B: Backend>(

@@ -1,6 +1,7 @@
-//! The project's own commands: `cargo xtask check`, `tidy` and `sim`. Not part of the product.
+//! The project's own commands: `cargo xtask check`, `tidy`, `sim` and `emu`. Not part of the product.
 
 mod check;
+mod emu;
 mod simulate;
 mod tidy;
 
@@ -29,6 +30,8 @@ enum Command {
         #[arg(long)]
         list: bool,
     },
+    /// Fetch the CUDA compiler into target/ and compile every kernel for every GPU; builds after it embed them.
+    Kernels,
     /// Run the house rules alone.
     Tidy,
     /// Replay one seed of the simulator, with its trace.
@@ -37,6 +40,15 @@ enum Command {
         /// Steps in flight, 1 or 2; both when left out.
         #[arg(long, value_parser = clap::value_parser!(u32).range(1..=2))]
         depth: Option<u32>,
+    },
+    /// Compile the CUDA kernels for the emulator, with a driver library that runs them without a GPU.
+    Emu {
+        /// Watch the kernels with this sanitizer.
+        #[arg(long, value_name = "SANITIZER")]
+        sanitize: Option<emu::Sanitizer>,
+        /// Run the emulator's own tests instead; under all sanitizers unless one is named.
+        #[arg(long)]
+        test: bool,
     },
 }
 
@@ -56,8 +68,11 @@ fn run(command: Command) -> Result<bool> {
     match command {
         Command::Check { list: true, .. } => Ok(check::list()),
         Command::Check { only, .. } => check::run(&root(), &only),
+        Command::Kernels => check::run(&root(), &["kernels".to_owned()]),
         Command::Tidy => Ok(tidy::run(&root())?.failed == 0),
         Command::Sim { seed, depth } => simulate::replay(&root(), seed, depth),
+        Command::Emu { sanitize, test: true } => Ok(emu::test(&root(), sanitize)?.failed == 0),
+        Command::Emu { sanitize, test: false } => emu::build_and_tell(&root(), sanitize).map(|()| true),
     }
 }
 

@@ -15,6 +15,7 @@ use super::modules::MODULES;
 /// An address on the device.
 pub(super) type Address = u64;
 
+const NO_KERNELS: &str = "this binary was built without CUDA kernels; run `cargo xtask kernels` and build again";
 /// The oldest architecture that the kernels are compiled for.
 const OLDEST: (i32, i32) = (8, 0);
 
@@ -33,14 +34,14 @@ impl Device {
     pub fn open(ordinal: usize) -> Result<Rc<Self>, DeviceError> {
         // SAFETY: only looks for the library.
         if !unsafe { sys::is_culib_present() } {
-            return Err(refused("there is no NVIDIA driver on this machine (libcuda.so.1); use --device cpu"));
+            return Err(refused("no NVIDIA driver (libcuda.so.1) is on this machine"));
         }
         let opened = |error: DriverError| refused(format!("GPU {ordinal} cannot be opened: {}", name(error.0)));
         let context = CudaContext::new(ordinal).map_err(opened)?;
         let capability = context.compute_capability().map_err(opened)?;
         if capability < OLDEST {
             return Err(refused(format!(
-                "GPU {ordinal} has compute capability {}.{}; the kernels need 8.0 (Ampere) or newer; use --device cpu",
+                "GPU {ordinal} has compute capability {}.{}; the kernels need 8.0 (Ampere) or newer",
                 capability.0, capability.1
             )));
         }
@@ -127,11 +128,14 @@ impl Device {
 
 fn load(context: &Arc<CudaContext>) -> Result<HashMap<&'static str, CudaFunction>, DeviceError> {
     if MODULES.is_empty() {
-        return Err(refused("this binary was built without CUDA kernels; run `cargo xtask kernels` and build again"));
+        return Err(refused(NO_KERNELS));
     }
     let mut kernels = HashMap::new();
     for &(module, image, names) in MODULES {
-        let missing = |error: DriverError| failed(error, module);
+        let missing = |error: DriverError| match error.0 {
+            CUresult::CUDA_ERROR_INVALID_IMAGE => refused(NO_KERNELS),
+            _ => failed(error, module),
+        };
         let loaded = context.load_module(Ptx::from_binary(image.to_vec())).map_err(missing)?;
         for &name in names {
             kernels.insert(name, loaded.load_function(name).map_err(missing)?);

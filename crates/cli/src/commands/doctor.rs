@@ -14,6 +14,7 @@ pub fn run(args: &DoctorArgs) -> Result<()> {
     let findings = [
         ("processor", processor()),
         ("kernels", kernels()),
+        ("gpu", gpu()),
         ("memory", memory()),
         ("cache", cache()?),
         ("pip", pip()),
@@ -35,6 +36,10 @@ fn processor() -> String {
 fn kernels() -> String {
     let all: Vec<String> = Isa::available().iter().map(ToString::to_string).collect();
     format!("{} (here: {})", Isa::detect(), all.join(", "))
+}
+
+fn gpu() -> String {
+    kernels::cuda::Cuda::new(0).map_or_else(|why| why.to_string(), |cuda| cuda.describe())
 }
 
 fn memory() -> String {

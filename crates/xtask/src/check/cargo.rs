@@ -46,15 +46,22 @@ pub(super) fn counted(context: &Context, command: &mut Command) -> Result<Counts
     skipped::clear(context)?;
     super::model::name_to(context, command);
     let output = command::run(command)?;
-    let mut counts: Counts = output.text.lines().filter_map(summary).fold(Counts::default(), |mut sum, line| {
-        sum.merge(line);
-        sum
-    });
+    let mut counts = totals(&output.text);
     if !output.status.success() && counts.failed == 0 {
         counts.failed = 1;
     }
     counts.move_to_skipped(skipped::count(context)?);
     Ok(counts)
+}
+
+/// The counts of all runs in `text`. Nextest shows the harness of each test that failed: where it sums up, only that counts.
+fn totals(text: &str) -> Counts {
+    let is_nextest = text.lines().any(|line| line.trim_start().starts_with("Summary ["));
+    let lines = text.lines().filter(|line| !is_nextest || line.trim_start().starts_with("Summary ["));
+    lines.filter_map(summary).fold(Counts::default(), |mut sum, line| {
+        sum.merge(line);
+        sum
+    })
 }
 
 /// The counts in a line that sums up a run: cargo's `test result: ok. 4 passed; 0 failed; 1 ignored; ...`, or nextest's
@@ -72,6 +79,14 @@ fn summary(line: &str) -> Option<Counts> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_failure_that_nextest_quotes_counts_once() {
+        let text = "    test result: FAILED. 0 passed; 1 failed; 0 ignored\n  Summary [ 1.0s] 9 tests run: 8 passed, 1 failed\n";
+        assert_eq!(totals(text), Counts { passed: 8, failed: 1, skipped: 0 });
+        let text = "test result: ok. 4 passed; 0 failed; 0 ignored\ntest result: ok. 2 passed; 0 failed; 1 ignored\n";
+        assert_eq!(totals(text), Counts { passed: 6, failed: 0, skipped: 1 });
+    }
 
     #[test]
     fn both_harnesses_are_counted() {

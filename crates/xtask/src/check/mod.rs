@@ -6,6 +6,7 @@ mod cargo;
 mod clients;
 mod command;
 mod goldens;
+mod kernels;
 mod model;
 mod report;
 mod server;
@@ -32,6 +33,12 @@ struct Part {
 
 const PARTS: &[Part] = &[
     Part { name: "fmt", about: "rustfmt has nothing to change", allowance: 0.5, run: cargo::fmt },
+    Part {
+        name: "kernels",
+        about: "every CUDA kernel compiles for every GPU, within its budget",
+        allowance: 2.0,
+        run: kernels::run,
+    },
     Part { name: "clippy", about: "no lint in any target of the workspace", allowance: 6.0, run: cargo::clippy },
     Part { name: "tidy", about: "the house rules", allowance: 0.1, run: |context| crate::tidy::run(&context.root) },
     Part { name: "build", about: "all binaries and tests compile", allowance: 12.0, run: cargo::build },
