@@ -1,0 +1,55 @@
+// Environment variables. One that makes no sense ends the process: a test would otherwise pass for the wrong reason.
+#include "settings.h"
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <string>
+
+namespace {
+
+[[noreturn]] void refuse(const char* name, const char* value, const char* expected) {
+    fprintf(stderr, "emu: %s=%s; expected %s\n", name, value, expected);
+    exit(2);
+}
+
+unsigned long number(const char* name, const char* value, const char* digits) {
+    char* end = nullptr;
+    const unsigned long parsed = strtoul(digits, &end, 10);
+    if (end == digits || *end != '\0') {
+        refuse(name, value, "a whole number");
+    }
+    return parsed;
+}
+
+void read_failure(Settings& settings, const char* name, const char* value) {
+    if (strncmp(value, "launch:", 7) == 0) {
+        settings.failing_launch = number(name, value, value + 7);
+    } else if (strncmp(value, "alloc:", 6) == 0) {
+        settings.failing_allocation = number(name, value, value + 6);
+    } else {
+        refuse(name, value, "launch:N or alloc:N");
+    }
+}
+
+}  // namespace
+
+Settings Settings::from_environment() {
+    Settings settings;
+    const char* const no_device = getenv("TOKENMILL_EMU_NO_DEVICE");
+    settings.no_device = no_device != nullptr && strcmp(no_device, "0") != 0;
+    if (const char* const memory = getenv("TOKENMILL_EMU_MEMORY")) {
+        settings.memory_bytes = number("TOKENMILL_EMU_MEMORY", memory, memory);
+    }
+    if (const char* const failure = getenv("TOKENMILL_EMU_FAIL")) {
+        read_failure(settings, "TOKENMILL_EMU_FAIL", failure);
+    }
+    if (const char* const streams = getenv("TOKENMILL_EMU_STREAMS")) {
+        settings.eager = strcmp(streams, "eager") == 0;
+        if (!settings.eager && strcmp(streams, "lazy") != 0) {
+            refuse("TOKENMILL_EMU_STREAMS", streams, "lazy or eager");
+        }
+    }
+    settings.schedule = emu::Schedule::from_environment();
+    return settings;
+}

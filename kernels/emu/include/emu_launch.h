@@ -1,0 +1,89 @@
+// Kernels by name: how a compiled kernel file makes its kernels known, and how a host launches one.
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <type_traits>
+#include <utility>
+
+#include "emu_runtime.h"
+
+namespace emu {
+
+// What is known of a kernel. `parameters` pointers, as cuLaunchKernel takes them, go to `call`.
+struct Kernel {
+    const char* name;
+    void (*call)(void** parameters);
+    unsigned num_parameters;
+    const size_t* parameter_sizes;
+    // Which parameters are pointers, for a driver that checks them.
+    const bool* parameter_is_pointer;
+    // From __launch_bounds__; 1024 without.
+    unsigned max_threads;
+};
+
+// The kernel of this name, or null.
+const Kernel* find_kernel(const char* name);
+
+struct Registration {
+    explicit Registration(const Kernel& kernel);
+};
+
+struct Launch {
+    dim3 grid;
+    dim3 block;
+    size_t dynamic_shared = 0;
+};
+
+// How a launch ended; `message` is empty where `failure` is none.
+struct Outcome {
+    Failure failure = Failure::none;
+    std::string message;
+};
+
+// The order in which the threads of a block run between two meetings, and blocks one after another.
+enum class Order { forward, reverse, random };
+
+struct Schedule {
+    Order order = Order::forward;
+    unsigned seed = 1;
+    // OS threads that take blocks.
+    unsigned workers = 1;
+
+    // TOKENMILL_EMU_ORDER: forward, reverse, random or random:SEED. TOKENMILL_EMU_WORKERS: a number, else one per core.
+    static Schedule from_environment();
+};
+
+// Whether a card of compute capability 9.0 would take the launch at all.
+Outcome check(const Kernel& kernel, const Launch& shape);
+
+// Runs all blocks, unless `check` refuses, and returns when the last is done or one has failed.
+Outcome launch(const Kernel& kernel, const Launch& shape, void** parameters, const Schedule& schedule);
+
+// Unpacks parameters for the function `F`.
+template <auto F>
+struct Signature;
+
+template <class... Parameters, void (*F)(Parameters...)>
+struct Signature<F> {
+    static constexpr unsigned count = sizeof...(Parameters);
+    static constexpr size_t sizes[count + 1] = {sizeof(Parameters)..., 0};
+    static constexpr bool pointers[count + 1] = {std::is_pointer_v<Parameters>..., false};
+
+    static void call(void** parameters) { call_with(parameters, std::index_sequence_for<Parameters...>{}); }
+
+  private:
+    template <size_t... I>
+    static void call_with([[maybe_unused]] void** parameters, std::index_sequence<I...>) {
+        F(*static_cast<std::remove_cv_t<std::remove_reference_t<Parameters>>*>(parameters[I])...);
+    }
+};
+
+}  // namespace emu
+
+// Makes an extern "C" kernel known. The generated file that includes a kernel file has one of these per kernel.
+#define EMU_KERNEL(kernel, max_threads)                                                                          \
+    static const emu::Registration emu_registration_##kernel({#kernel, emu::Signature<(&kernel)>::call,          \
+                                                              emu::Signature<(&kernel)>::count,                  \
+                                                              emu::Signature<(&kernel)>::sizes,                  \
+                                                              emu::Signature<(&kernel)>::pointers, max_threads});

@@ -1,0 +1,183 @@
+// Turns of a block's threads, from the first to the last exit.
+#include "block.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <map>
+
+namespace emu {
+
+thread_local const Thread* current = nullptr;
+
+namespace {
+
+thread_local Block* running_block = nullptr;
+
+uint3 coordinates(unsigned rank, const dim3& size) {
+    return {rank % size.x, rank / size.x % size.y, rank / size.x / size.y};
+}
+
+}  // namespace
+
+Block::Block(const Kernel& kernel, const Launch& shape, void** parameters, const Schedule& schedule, unsigned worker)
+    : shared(shape.dynamic_shared),
+      kernel_(kernel),
+      shape_(shape),
+      parameters_(parameters),
+      schedule_(schedule),
+      random_(schedule.seed * 1000003u + worker),
+      num_threads_(shape.block.x * shape.block.y * shape.block.z),
+      stacks_(num_threads_),
+      fibers_(num_threads_),
+      turns_(num_threads_),
+      turn_of_(num_threads_) {
+    warps.resize((num_threads_ + 31) / 32);
+    sanitizer::use_current_fiber(host_stack_);
+    for (unsigned rank = 0; rank < num_threads_; rank++) {
+        fibers_[rank].stack.bottom = stacks_.bottom(rank);
+        fibers_[rank].stack.size = Stacks::BYTES;
+        sanitizer::make_fiber(fibers_[rank].stack);
+        turns_[rank] = schedule.order == Order::reverse ? num_threads_ - 1 - rank : rank;
+    }
+}
+
+Block::~Block() {
+    for (Fiber& fiber : fibers_) {
+        sanitizer::forget(fiber.stack);
+        sanitizer::destroy_fiber(fiber.stack);
+    }
+}
+
+Block& Block::running() { return *running_block; }
+
+Outcome Block::run(uint3 index) {
+    start(index);
+    running_block = this;
+    running_rank_ = turns_[0];
+    current = &running_fiber().thread;
+    sanitizer::release(&start_and_end_);
+    sanitizer::leave(host_stack_, running_fiber().stack, false);
+    switch_stack(&host_stack_pointer_, running_fiber().stack_pointer);
+    sanitizer::resume(host_stack_);
+    sanitizer::acquire(&start_and_end_);
+    current = nullptr;
+    running_block = nullptr;
+    return std::move(outcome_);
+}
+
+void Block::start(uint3 index) {
+    outcome_ = Outcome{};
+    num_live_ = num_threads_;
+    shared.start_block();
+    barrier.start_block(static_cast<unsigned>(warps.size()));
+    for (unsigned warp = 0; warp < warps.size(); warp++) {
+        warps[warp].start_block(warp, std::min(32u, num_threads_ - warp * 32));
+    }
+    for (unsigned rank = 0; rank < num_threads_; rank++) {
+        Fiber& fiber = fibers_[rank];
+        fiber.thread = {coordinates(rank, shape_.block), index, shape_.block, shape_.grid, rank, rank / 32, rank % 32};
+        fiber.state = FiberState::ready;
+        fiber.copies.clear();
+        fiber.prepare(fiber_main);
+    }
+    shuffle_turns();
+}
+
+void Block::shuffle_turns() {
+    if (schedule_.order == Order::random) {
+        std::shuffle(turns_.begin(), turns_.end(), random_);
+    }
+    for (unsigned turn = 0; turn < num_threads_; turn++) {
+        turn_of_[turns_[turn]] = turn;
+    }
+}
+
+void Block::fiber_main() {
+    Block& block = running();
+    sanitizer::enter(block.host_stack_);
+    sanitizer::acquire(&block.start_and_end_);
+    block.kernel_.call(block.parameters_);
+    sanitizer::release(&block.start_and_end_);
+    block.exit_thread();
+    abort();  // An exited fiber never gets another turn.
+}
+
+void Block::exit_thread() {
+    Fiber& fiber = running_fiber();
+    if (fiber.copies.under_way()) {
+        fail(Failure::failed, Site::here("exit"), "the thread exits with cp.async copies that nobody waited for");
+    }
+    fiber.state = FiberState::done;
+    num_live_--;
+    warps[fiber.thread.warp].leave(*this, fiber.thread.lane);
+    barrier.leave(*this);
+    if (switch_to_next(true)) {
+        return;
+    }
+    if (num_live_ > 0) {
+        end_with(Failure::failed, "deadlock, the other threads have exited: " + who_waits());
+    }
+    switch_to_host(true);
+}
+
+void Block::wait(const Site& site) {
+    Fiber& fiber = running_fiber();
+    fiber.state = FiberState::waiting;
+    fiber.site = site;
+    if (!switch_to_next(false)) {
+        end_with(Failure::failed, "deadlock: " + who_waits());
+    }
+}
+
+// False where no thread is ready, itself included.
+bool Block::switch_to_next(bool last) {
+    Fiber& from = running_fiber();
+    const unsigned turn = turn_of_[running_rank_];
+    for (unsigned step = 1; step <= num_threads_; step++) {
+        const unsigned rank = turns_[(turn + step) % num_threads_];
+        Fiber& to = fibers_[rank];
+        if (to.state != FiberState::ready) {
+            continue;
+        }
+        if (&to == &from) {
+            return true;
+        }
+        running_rank_ = rank;
+        current = &to.thread;
+        sanitizer::leave(from.stack, to.stack, last);
+        switch_stack(&from.stack_pointer, to.stack_pointer);
+        sanitizer::resume(from.stack);
+        return true;
+    }
+    return false;
+}
+
+void Block::switch_to_host(bool last) {
+    Fiber& from = running_fiber();
+    sanitizer::leave(from.stack, host_stack_, last);
+    switch_stack(&from.stack_pointer, host_stack_pointer_);
+}
+
+// The threads' stacks are abandoned where they are: a failed kernel is not unwound, as on the device.
+void Block::end_with(Failure failure, std::string message) {
+    outcome_ = {failure, std::move(message)};
+    switch_to_host(true);
+    abort();  // The host does not come back to a failed block.
+}
+
+std::string Block::who_waits() const {
+    std::map<std::string, int> counts;
+    for (const Fiber& fiber : fibers_) {
+        if (fiber.state == FiberState::waiting) {
+            const Site& site = fiber.site;
+            counts[std::string(site.operation) + " at " + site.file + ":" + std::to_string(site.line)]++;
+        }
+    }
+    std::string list;
+    for (const auto& [place, count] : counts) {
+        list += (list.empty() ? "" : ", ") + std::to_string(count) + " threads wait in " + place;
+    }
+    return list;
+}
+
+}  // namespace emu

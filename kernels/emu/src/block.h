@@ -1,0 +1,72 @@
+// A block of threads on one OS thread: its fibers take turns, each until it waits for others.
+//
+// One Block object runs many blocks of a launch, one after another.
+#pragma once
+
+#include <random>
+#include <vector>
+
+#include "barrier.h"
+#include "emu_launch.h"
+#include "fiber.h"
+#include "shared_memory.h"
+#include "warp.h"
+
+namespace emu {
+
+class Block {
+  public:
+    Block(const Kernel& kernel, const Launch& shape, void** parameters, const Schedule& schedule, unsigned worker);
+    ~Block();
+    Block(const Block&) = delete;
+    Block& operator=(const Block&) = delete;
+
+    // Runs the block with this index to its end, or to its failure.
+    Outcome run(uint3 index);
+
+    // The block whose fiber runs on this OS thread.
+    static Block& running();
+
+    // What the parts of a block ask for.
+    Fiber& running_fiber() { return fibers_[running_rank_]; }
+    unsigned num_live() const { return num_live_; }
+    void wait(const Site& site);
+    void wake(unsigned rank) { fibers_[rank].state = FiberState::ready; }
+    [[noreturn]] void end_with(Failure failure, std::string message);
+
+    SharedMemory shared;
+    Barrier barrier;
+    std::vector<Warp> warps;
+
+  private:
+    static void fiber_main();
+    void start(uint3 index);
+    void shuffle_turns();
+    void exit_thread();
+    bool switch_to_next(bool last);
+    void switch_to_host(bool last);
+    std::string who_waits() const;
+
+    const Kernel& kernel_;
+    const Launch& shape_;
+    void** parameters_;
+    const Schedule& schedule_;
+    std::mt19937 random_;
+
+    unsigned num_threads_;
+    unsigned num_live_ = 0;
+    Stacks stacks_;
+    std::vector<Fiber> fibers_;
+    // Ranks in the order of their turns, and at which turn each rank is.
+    std::vector<unsigned> turns_;
+    std::vector<unsigned> turn_of_;
+    unsigned running_rank_ = 0;
+
+    // The stack that `run` was called on.
+    void* host_stack_pointer_ = nullptr;
+    sanitizer::Stack host_stack_;
+    char start_and_end_;
+    Outcome outcome_;
+};
+
+}  // namespace emu

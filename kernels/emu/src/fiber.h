@@ -1,0 +1,44 @@
+// A CUDA thread as a stack of its own, that runs until it waits.
+#pragma once
+
+#include "async_copies.h"
+#include "emu_runtime.h"
+#include "sanitizers.h"
+
+namespace emu {
+
+enum class FiberState : unsigned char { ready, waiting, done };
+
+struct Fiber {
+    Thread thread;
+    FiberState state = FiberState::done;
+    // Where it waits.
+    Site site{};
+    AsyncCopies copies;
+    void* stack_pointer = nullptr;
+    sanitizer::Stack stack;
+
+    // Makes the fiber start with `entry`, which must not return, when it is first switched to.
+    void prepare(void (*entry)());
+};
+
+// Stores the running stack's registers, and continues where `to` was stored.
+void switch_stack(void** from, void* to);
+
+// Stacks of `count` fibers, one below the other; taken from earlier launches where there are any.
+class Stacks {
+  public:
+    explicit Stacks(unsigned count);
+    ~Stacks();
+    Stacks(const Stacks&) = delete;
+    Stacks& operator=(const Stacks&) = delete;
+
+    char* bottom(unsigned index) const;
+    static constexpr size_t BYTES = 128 << 10;
+
+  private:
+    unsigned count_;
+    char* memory_;
+};
+
+}  // namespace emu

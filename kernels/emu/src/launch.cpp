@@ -1,0 +1,123 @@
+// Launches: the shape is checked as a card would, then OS threads take blocks until none is left.
+#include "emu_launch.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cstdlib>
+#include <cstring>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "block.h"
+
+namespace emu {
+namespace {
+
+constexpr unsigned MAX_THREADS = 1024;
+constexpr unsigned MAX_BLOCK_Z = 64;
+constexpr unsigned MAX_GRID_YZ = 65535;
+
+uint64_t product(const dim3& size) { return static_cast<uint64_t>(size.x) * size.y * size.z; }
+
+std::string text(const dim3& size) {
+    return "(" + std::to_string(size.x) + ", " + std::to_string(size.y) + ", " + std::to_string(size.z) + ")";
+}
+
+// What the workers of a launch share.
+struct Work {
+    const Kernel& kernel;
+    const Launch& shape;
+    void** parameters;
+    const Schedule& schedule;
+    uint64_t num_blocks;
+    std::atomic<uint64_t> next{0};
+    std::atomic<bool> failed{false};
+    std::mutex mutex{};
+    Outcome outcome{};
+
+    uint3 block_index(uint64_t taken) const {
+        const uint64_t at = schedule.order == Order::reverse ? num_blocks - 1 - taken : taken;
+        const dim3& grid = shape.grid;
+        return {static_cast<unsigned>(at % grid.x), static_cast<unsigned>(at / grid.x % grid.y),
+                static_cast<unsigned>(at / grid.x / grid.y)};
+    }
+
+    void take_blocks(unsigned worker) {
+        Block block(kernel, shape, parameters, schedule, worker);
+        for (uint64_t taken = next++; taken < num_blocks && !failed; taken = next++) {
+            Outcome ended = block.run(block_index(taken));
+            if (ended.failure != Failure::none) {
+                const std::lock_guard<std::mutex> lock(mutex);
+                failed = true;
+                outcome = std::move(ended);
+            }
+        }
+    }
+};
+
+}  // namespace
+
+Outcome check(const Kernel& kernel, const Launch& shape) {
+    const auto refuse = [&](Failure failure, const std::string& why) {
+        return Outcome{failure, std::string(kernel.name) + ": " + why};
+    };
+    const uint64_t threads = product(shape.block);
+    const std::string grid = "the grid " + text(shape.grid);
+    const std::string block = "the block " + text(shape.block);
+    if (threads == 0 || product(shape.grid) == 0) {
+        return refuse(Failure::invalid_value, "a launch of nothing: " + grid + ", " + block);
+    }
+    if (shape.grid.x > INT32_MAX || shape.grid.y > MAX_GRID_YZ || shape.grid.z > MAX_GRID_YZ) {
+        return refuse(Failure::invalid_value, grid + " is too large");
+    }
+    if (threads > MAX_THREADS || shape.block.z > MAX_BLOCK_Z) {
+        return refuse(Failure::invalid_value, block + " is too large");
+    }
+    if (threads > kernel.max_threads) {
+        return refuse(Failure::out_of_resources,
+                      block + " has more threads than the launch bound, " + std::to_string(kernel.max_threads));
+    }
+    if (shape.dynamic_shared > MAX_SHARED) {
+        return refuse(Failure::invalid_value, std::to_string(shape.dynamic_shared) + " bytes of shared memory; a block has " +
+                                                  std::to_string(MAX_SHARED));
+    }
+    return {};
+}
+
+Outcome launch(const Kernel& kernel, const Launch& shape, void** parameters, const Schedule& schedule) {
+    Outcome refused = check(kernel, shape);
+    if (refused.failure != Failure::none) {
+        return refused;
+    }
+    Work work{kernel, shape, parameters, schedule, product(shape.grid)};
+    std::vector<std::thread> others;
+    for (unsigned worker = 1; worker < std::min<uint64_t>(schedule.workers, work.num_blocks); worker++) {
+        others.emplace_back([&work, worker] { work.take_blocks(worker); });
+    }
+    work.take_blocks(0);
+    for (std::thread& other : others) {
+        other.join();
+    }
+    if (work.outcome.failure != Failure::none) {
+        work.outcome.message = std::string(kernel.name) + ": " + work.outcome.message;
+    }
+    return std::move(work.outcome);
+}
+
+Schedule Schedule::from_environment() {
+    Schedule schedule;
+    const char* const order = getenv("TOKENMILL_EMU_ORDER");
+    if (order != nullptr && strcmp(order, "reverse") == 0) {
+        schedule.order = Order::reverse;
+    } else if (order != nullptr && strncmp(order, "random", 6) == 0) {
+        schedule.order = Order::random;
+        schedule.seed = order[6] == ':' ? static_cast<unsigned>(strtoul(order + 7, nullptr, 10)) : 1;
+    }
+    const char* const workers = getenv("TOKENMILL_EMU_WORKERS");
+    schedule.workers = workers != nullptr ? static_cast<unsigned>(strtoul(workers, nullptr, 10)) : std::thread::hardware_concurrency();
+    schedule.workers = std::max(1u, schedule.workers);
+    return schedule;
+}
+
+}  // namespace emu
