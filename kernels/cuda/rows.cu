@@ -1,6 +1,7 @@
 // Rows by index: embeddings, and the rows whose logits are wanted.
 //
 //   embed_rows   ids [T], table [V, cols] bf16  ->  out [T, cols] f32 = table[ids] * scale
+//   embed_w4, embed_w8   the same of a table as gemm_coded.cu packs it
 //   gather_rows  ids [R], x [T, cols] f32       ->  out [R, cols] f32 = x[ids]
 //   tiling    one block a row;  cols a multiple of 4
 //   roofline  bytes read and written / DRAM bandwidth
@@ -9,8 +10,9 @@
 struct Rows {
   const uint32_t* ids;
   const void* from;
+  const void* meta;  // of coded tables
   float* out;
-  int cols;
+  int cols, num_rows;
   float scale;  // of embeddings
 };
 
@@ -28,6 +30,32 @@ extern "C" __global__ void __launch_bounds__(128) embed_rows(const Rows p) {
     target(p)[at] = make_float4(low.x * p.scale, low.y * p.scale, high.x * p.scale, high.y * p.scale);
   }
 }
+
+// The table's codes lie as fragments: of row n, lane n % 8 * 4 + t of a tile has those of columns 2t, 2t + 1, 2t + 8, ...
+template <int BITS>
+__device__ __forceinline__ void embed_codes(const Rows& p) {
+  constexpr int COLUMNS = 128 / BITS;  // that the four words of a row in one tile hold
+  const uint32_t row = p.ids[blockIdx.x];
+  const uint32_t* codes = static_cast<const uint32_t*>(p.from);
+  const __half2* meta = static_cast<const __half2*>(p.meta);
+  float* out = p.out + static_cast<size_t>(blockIdx.x) * p.cols;
+  for (int at = threadIdx.x; at < p.cols / COLUMNS * 4; at += blockDim.x) {
+    const int tile = at / 4, t = at % 4;
+    const uint32_t word = codes[(static_cast<size_t>(tile) * (p.num_rows / 8) + row / 8) * 32 + row % 8 * 4 + t];
+    const __half2 pair = meta[static_cast<size_t>(tile * COLUMNS / 32) * p.num_rows + row];
+    const float scale = __half2float(pair.x), min = __half2float(pair.y);
+#pragma unroll
+    for (int idx = 0; idx < 32 / BITS; idx++) {
+      const int column = tile * COLUMNS + idx / 2 * 8 + t * 2 + idx % 2;
+      const int code = BITS == 4 ? word >> (idx / 2 * 4 + idx % 2 * 16) & 15
+                                 : static_cast<int8_t>(word >> (idx / 2 * 8 + idx % 2 * 16));
+      out[column] = (scale * code + min) * p.scale;
+    }
+  }
+}
+
+extern "C" __global__ void __launch_bounds__(128) embed_w4(const Rows p) { embed_codes<4>(p); }
+extern "C" __global__ void __launch_bounds__(128) embed_w8(const Rows p) { embed_codes<8>(p); }
 
 extern "C" __global__ void __launch_bounds__(128) gather_rows(const Rows p) {
   const float* x = static_cast<const float*>(p.from);

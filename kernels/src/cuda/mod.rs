@@ -28,6 +28,7 @@ use device::{Address, Device, refused};
 use memory::Arena;
 use params::{Attention, Gemm, Norm, RopeWrite, Rows};
 use upload::Uploaded;
+use weight::{Kind, Packed};
 
 pub use cache::Cache;
 pub use memory::Buf;
@@ -35,10 +36,14 @@ pub use weight::Weight;
 
 /// Rows of the smaller of the two matmul tiles.
 const FEW_ROWS: usize = 16;
+/// And of the larger.
+const MANY_ROWS: usize = 64;
 /// Outputs of a matmul tile, k of a stage, and stages: as `gemm_tile.cuh` has them.
 const TILE_N: usize = 64;
 const TILE_K: usize = 64;
 const STAGES: usize = 3;
+/// Scales and minimums of a coded stage.
+const META_BYTES: usize = TILE_K / 32 * TILE_N * 4;
 /// Positions of a tile and of a span: as `paged_attention.cu` has them.
 const TILE: usize = 32;
 const SPAN: usize = 256;
@@ -115,24 +120,22 @@ impl Cuda {
         }
     }
 
-    fn gemm(
-        &mut self,
-        names: [&'static str; 2],
-        a: &Act<Self>,
-        w: &Weight,
-        bias: Option<&Buf>,
-        y: &Buf,
-        f: Activation,
-    ) {
+    fn gemm(&mut self, names: &Names, a: &Act<Self>, w: &Weight, bias: Option<&Buf>, y: &Buf, f: Activation) {
         assert_eq!(a.cols, w.cols, "the input has {} columns, the weight wants {}", a.cols, w.cols);
         assert!(bias.is_none_or(|bias| bias.len() == w.rows), "a bias has one value an output");
-        let (name, rows) = if a.rows <= FEW_ROWS { (names[0], FEW_ROWS) } else { (names[1], 64) };
         if self.planning {
             return;
         }
+        let (size, rows) = if a.rows <= FEW_ROWS { (0, FEW_ROWS) } else { (1, MANY_ROWS) };
+        let (name, stage_bytes) = match w.kind {
+            Kind::Bf16 => (names.bf16[size], TILE_N * TILE_K * 2),
+            Kind::W4 => (names.w4[size], TILE_N * TILE_K / 2 + META_BYTES),
+            Kind::W8 => (names.w8[size], TILE_N * TILE_K + META_BYTES),
+        };
         let params = Gemm {
             x: a.get(Encoding::Bf16).address(),
             w: w.data.address(),
+            meta: address(w.meta.as_ref()),
             bias: address(bias),
             y: y.address(),
             m: int(a.rows),
@@ -141,15 +144,12 @@ impl Cuda {
             activation: i32::from(f == Activation::GeluTanh),
         };
         let grid = [w.rows.div_ceil(TILE_N), a.rows.div_ceil(rows), 1];
-        self.launch(name, grid, 128, STAGES * (rows + TILE_N) * TILE_K * 2, &params);
+        self.launch(name, grid, 128, STAGES * (rows * TILE_K * 2 + stage_bytes), &params);
     }
 
-    fn rows(&mut self, name: &'static str, ids: Address, from: &Buf, out: &Buf, count: usize, cols: usize, scale: f32) {
-        if !self.planning {
-            assert!(cols.is_multiple_of(4), "rows are read four columns at a time");
-            let params = Rows { ids, from: from.address(), out: out.address(), cols: int(cols), scale };
-            self.launch(name, [count, 1, 1], 128, 0, &params);
-        }
+    fn rows(&mut self, name: &'static str, params: &Rows, count: usize) {
+        assert!(params.cols % 4 == 0, "rows are read four columns at a time");
+        self.launch(name, [count, 1, 1], 128, 0, params);
     }
 
     fn resident<T>(&mut self, values: &[T]) -> Result<Buf, DeviceError> {
@@ -159,6 +159,29 @@ impl Cuda {
         Ok(Buf::resident(memory))
     }
 }
+
+/// A matmul's kernels: by the weight's kind, for few rows and for many.
+struct Names {
+    bf16: [&'static str; 2],
+    w4: [&'static str; 2],
+    w8: [&'static str; 2],
+}
+
+const STORE: Names = Names {
+    bf16: ["gemm_store_16", "gemm_store_64"],
+    w4: ["gemm_w4_store_16", "gemm_w4_store_64"],
+    w8: ["gemm_w8_store_16", "gemm_w8_store_64"],
+};
+const ADD: Names = Names {
+    bf16: ["gemm_add_16", "gemm_add_64"],
+    w4: ["gemm_w4_add_16", "gemm_w4_add_64"],
+    w8: ["gemm_w8_add_16", "gemm_w8_add_64"],
+};
+const GLU: Names = Names {
+    bf16: ["gemm_glu_16", "gemm_glu_64"],
+    w4: ["gemm_w4_glu_16", "gemm_w4_glu_64"],
+    w8: ["gemm_w8_glu_16", "gemm_w8_glu_64"],
+};
 
 /// What kernels take as a size.
 fn int(n: usize) -> i32 {
@@ -182,8 +205,9 @@ impl Backend for Cuda {
     type Cache = Cache;
 
     fn pack(&mut self, parts: &[Stored<'_>], role: Role) -> Result<Weight, LoadError> {
-        let data = self.resident(&weight::pack(parts, role)?)?;
-        Ok(Weight { rows: parts.iter().map(|part| part.rows).sum(), cols: parts[0].cols, data })
+        let Packed { rows, cols, kind, data, meta } = weight::pack(parts, role)?;
+        let meta = if meta.is_empty() { None } else { Some(self.resident(&meta)?) };
+        Ok(Weight { rows, cols, kind, data: self.resident(&data)?, meta })
     }
 
     fn vector(&mut self, values: &[f32]) -> Result<Buf, LoadError> {
@@ -245,7 +269,21 @@ impl Backend for Cuda {
         let tokens = self.inputs.step.num_tokens();
         let out = self.floats(tokens, table.cols);
         if self.admits(self.inputs.check_tokens(table.rows)) {
-            self.rows("embed_rows", self.uploaded.token_ids, &table.data, &out, tokens, table.cols, scale);
+            let name = match table.kind {
+                Kind::Bf16 => "embed_rows",
+                Kind::W4 => "embed_w4",
+                Kind::W8 => "embed_w8",
+            };
+            let params = Rows {
+                ids: self.uploaded.token_ids,
+                from: table.data.address(),
+                meta: address(table.meta.as_ref()),
+                out: out.address(),
+                cols: int(table.cols),
+                num_rows: int(table.rows),
+                scale,
+            };
+            self.rows(name, &params, tokens);
         }
         out
     }
@@ -264,19 +302,19 @@ impl Backend for Cuda {
 
     fn linear(&mut self, a: &Act<Self>, w: &Weight, bias: Option<&Buf>) -> Buf {
         let out = self.floats(a.rows, w.rows);
-        self.gemm(["gemm_store_16", "gemm_store_64"], a, w, bias, &out, Activation::Silu);
+        self.gemm(&STORE, a, w, bias, &out, Activation::Silu);
         out
     }
 
     fn linear_add(&mut self, a: &Act<Self>, w: &Weight, bias: Option<&Buf>, onto: &Buf) {
         assert_eq!(onto.len(), a.rows * w.rows, "the sum has the output's shape");
-        self.gemm(["gemm_add_16", "gemm_add_64"], a, w, bias, onto, Activation::Silu);
+        self.gemm(&ADD, a, w, bias, onto, Activation::Silu);
     }
 
     fn linear_glu(&mut self, a: &Act<Self>, w: &Weight, f: Activation, emit: ActSet) -> Act<Self> {
         let act = self.bf16(a.rows, w.rows / 2, emit);
         let out = act.get(Encoding::Bf16).clone();
-        self.gemm(["gemm_glu_16", "gemm_glu_64"], a, w, None, &out, f);
+        self.gemm(&GLU, a, w, None, &out, f);
         act
     }
 
@@ -350,7 +388,9 @@ impl Backend for Cuda {
         let cols = x.len().checked_div(self.inputs.step.num_tokens()).unwrap_or(0);
         let out = self.floats(rows, cols);
         if self.admits(self.inputs.check_logit_tokens()) {
-            self.rows("gather_rows", self.uploaded.logit_tokens, x, &out, rows, cols, 1.0);
+            let (ids, from, out) = (self.uploaded.logit_tokens, x.address(), out.address());
+            let params = Rows { ids, from, meta: 0, out, cols: int(cols), num_rows: 0, scale: 1.0 };
+            self.rows("gather_rows", &params, rows);
         }
         out
     }

@@ -22,7 +22,15 @@ params! {
     /// `norm.cu`
     Norm { x: Address, gain: Address, y: Address, cols: i32, eps: f32, }
     /// `rows.cu`
-    Rows { ids: Address, from: Address, out: Address, cols: i32, scale: f32, }
+    Rows {
+        ids: Address,
+        from: Address,
+        meta: Address,
+        out: Address,
+        cols: i32,
+        num_rows: i32,
+        scale: f32,
+    }
     /// `rope_write.cu`
     RopeWrite {
         qkv: Address,
@@ -42,8 +50,18 @@ params! {
         q_eps: f32,
         k_eps: f32,
     }
-    /// `gemm_bf16.cu`
-    Gemm { x: Address, w: Address, bias: Address, y: Address, m: i32, n: i32, k: i32, activation: i32, }
+    /// `gemm_out.cuh`, of all matmuls
+    Gemm {
+        x: Address,
+        w: Address,
+        meta: Address,
+        bias: Address,
+        y: Address,
+        m: i32,
+        n: i32,
+        k: i32,
+        activation: i32,
+    }
     /// `paged_attention.cu`
     Attention {
         q: Address,

@@ -2,6 +2,9 @@
 
 use super::*;
 
+/// How weights are stored: dense, and coded in each way that has kernels of its own.
+const FORMATS: [Format; 6] = [Format::F32, Format::Q4_0, Format::Q4_1, Format::Q5_1, Format::Q8_0, Format::Q4K];
+
 /// A matmul of `tokens` rows by `outputs` x `inputs`.
 #[derive(Clone, Copy, Debug)]
 struct Shape {
@@ -53,32 +56,28 @@ fn norm<B: Backend>(b: &mut B, shape: Shape) -> Vec<f32> {
     })
 }
 
-/// Weights, bias and gain of a matmul.
-fn matmul_parts<B: Backend>(b: &mut B, shape: Shape, role: Role) -> (B::Weight, B::Buf, B::Buf) {
+/// Weights, bias and gain of a matmul; inputs are rounded up to the format's blocks.
+fn matmul_parts<B: Backend>(b: &mut B, format: Format, shape: Shape, role: Role) -> (B::Weight, B::Buf, B::Buf) {
     let mut random = Random::new(7);
-    let weight = values(&mut random, shape.outputs * shape.inputs);
+    let parts = if role == Role::Glu { 2 } else { 1 };
+    let rows = shape.outputs / parts;
+    let bytes: Vec<_> = (0..parts).map(|_| stored(&mut random, format, rows, shape.inputs)).collect();
+    let stored: Vec<_> = bytes.iter().map(|bytes| Stored::new(rows, shape.inputs, format, bytes).unwrap()).collect();
+    let weight = b.pack(&stored, role).unwrap();
     let (bias, gain) = (random.vector(shape.outputs), vec![1.0; shape.inputs]);
-    let weight = if role == Role::Glu {
-        let (gate, up) = weight.split_at(weight.len() / 2);
-        let halves = [bytes(gate), bytes(up)];
-        let part = |bytes| Stored::new(shape.outputs / 2, shape.inputs, Format::F32, bytes).unwrap();
-        b.pack(&[part(&halves[0]), part(&halves[1])], role).unwrap()
-    } else {
-        pack(b, &weight, shape.inputs, role)
-    };
     (weight, b.vector(&bias).unwrap(), b.vector(&gain).unwrap())
 }
 
-fn linear<B: Backend>(b: &mut B, shape: Shape) -> Vec<f32> {
-    let (weight, bias, gain) = matmul_parts(b, shape, Role::Column);
+fn linear<B: Backend>(b: &mut B, format: Format, shape: Shape) -> Vec<f32> {
+    let (weight, bias, gain) = matmul_parts(b, format, shape, Role::Column);
     through(b, shape, &mut |b, x| {
         let act = normed(b, x, &gain, shape.inputs, B::wants(&weight));
         b.linear(&act, &weight, Some(&bias))
     })
 }
 
-fn linear_add<B: Backend>(b: &mut B, shape: Shape) -> Vec<f32> {
-    let (weight, bias, gain) = matmul_parts(b, shape, Role::Row);
+fn linear_add<B: Backend>(b: &mut B, format: Format, shape: Shape) -> Vec<f32> {
+    let (weight, bias, gain) = matmul_parts(b, format, shape, Role::Row);
     through(b, shape, &mut |b, x| {
         let act = normed(b, x, &gain, shape.inputs, B::wants(&weight));
         let onto = b.linear(&act, &weight, None);
@@ -87,8 +86,8 @@ fn linear_add<B: Backend>(b: &mut B, shape: Shape) -> Vec<f32> {
     })
 }
 
-fn linear_glu<B: Backend>(b: &mut B, shape: Shape, f: Activation) -> Vec<f32> {
-    let (weight, _, gain) = matmul_parts(b, shape, Role::Glu);
+fn linear_glu<B: Backend>(b: &mut B, format: Format, shape: Shape, f: Activation) -> Vec<f32> {
+    let (weight, _, gain) = matmul_parts(b, format, shape, Role::Glu);
     let same = identity(b, shape.outputs / 2);
     through(b, shape, &mut |b, x| {
         let act = normed(b, x, &gain, shape.inputs, B::wants(&weight));
@@ -97,49 +96,59 @@ fn linear_glu<B: Backend>(b: &mut B, shape: Shape, f: Activation) -> Vec<f32> {
     })
 }
 
-/// Runs one op on both backends, at every shape.
+/// Embeddings as their format stores them.
+fn embed<B: Backend>(b: &mut B, format: Format, shape: Shape) -> Vec<f32> {
+    let rows = shape.tokens.next_multiple_of(8);
+    let bytes = stored(&mut Random::new(9), format, rows, shape.inputs);
+    let table = b.pack(&[Stored::new(rows, shape.inputs, format, &bytes).unwrap()], Role::Embed).unwrap();
+    run(b, &[inputs(shape.tokens)], &mut |b| b.embed(&table, 0.5)).remove(0)
+}
+
+/// Runs one op on both backends, in each format, at every shape.
 macro_rules! agrees {
     ($test:ident, $scale:expr, $op:expr) => {
         #[test]
         fn $test() {
-            for shape in SHAPES {
+            for (format, shape) in FORMATS.into_iter().flat_map(|format| SHAPES.map(|shape| (format, shape))) {
+                let inputs = shape.inputs.next_multiple_of(format.block_len());
+                let shape = Shape { inputs, ..shape };
                 let Some(mut cuda) = gpu(stringify!($test)) else { return };
-                let (expected, actual) = ($op(&mut Reference::new(), shape), $op(&mut cuda, shape));
+                let (expected, actual) = ($op(&mut Reference::new(), format, shape), $op(&mut cuda, format, shape));
                 // Sums of K products of about 1 grow with the root of K.
-                let size = f32::max(1.0, $scale * (shape.inputs as f32).sqrt());
+                let size = f32::max(1.0, $scale * (inputs as f32).sqrt());
                 let tolerance = Tolerance { absolute: CLOSE.absolute * size, relative: CLOSE.relative };
-                check_close(&format!("{shape:?}"), &actual, &expected, tolerance);
+                check_close(&format!("{format:?} {shape:?}"), &actual, &expected, tolerance);
             }
         }
     };
 }
 
-agrees!(embedded_and_gathered_rows_agree, 0.0, |b: &mut _, shape| embed_and_gather(b, shape));
-agrees!(norms_agree, 0.0, |b: &mut _, shape| norm(b, shape));
-agrees!(products_agree, 1.0, |b: &mut _, shape| linear(b, shape));
-agrees!(sums_agree, 2.0, |b: &mut _, shape| linear_add(b, shape));
-agrees!(silu_units_agree, 4.0, |b: &mut _, shape| linear_glu(b, shape, Activation::Silu));
-agrees!(gelu_units_agree, 4.0, |b: &mut _, shape| linear_glu(b, shape, Activation::GeluTanh));
+agrees!(gathered_rows_agree, 0.0, |b: &mut _, _, shape| embed_and_gather(b, shape));
+agrees!(embeddings_agree, 0.0, |b: &mut _, format, shape| embed(b, format, shape));
+agrees!(norms_agree, 0.0, |b: &mut _, _, shape| norm(b, shape));
+agrees!(products_agree, 1.0, |b: &mut _, format, shape| linear(b, format, shape));
+agrees!(sums_agree, 2.0, |b: &mut _, format, shape| linear_add(b, format, shape));
+agrees!(silu_units_agree, 4.0, |b: &mut _, format, shape| linear_glu(b, format, shape, Activation::Silu));
+agrees!(gelu_units_agree, 4.0, |b: &mut _, format, shape| linear_glu(b, format, shape, Activation::GeluTanh));
 
 #[test]
 fn a_row_of_a_product_does_not_see_its_neighbours() {
     let shape = SHAPES[5];
-    let Some(mut cuda) = gpu("a_row_of_a_product_does_not_see_its_neighbours") else { return };
-    let all = linear(&mut cuda, shape);
-    let (weight, bias, gain) = matmul_parts(&mut cuda, shape, Role::Column);
-    let table = values(&mut Random::new(3), shape.tokens * shape.inputs);
-    let table = pack(&mut cuda, &table, shape.inputs, Role::Embed);
-    for token in [0, 16, 64, 130u32] {
-        let mut alone = gpu("a second context").expect("there was a first");
-        std::mem::swap(&mut alone, &mut cuda);
-        let step = StepInputs { token_ids: vec![shape.tokens as u32 - 1 - token], ..StepInputs::default() };
-        let row = run(&mut alone, &[step], &mut |b| {
-            let x = b.embed(&table, 0.5);
-            let act = normed(b, &x, &gain, shape.inputs, Cuda::wants(&weight));
-            b.linear(&act, &weight, Some(&bias))
-        });
-        assert_eq!(row[0], all[token as usize * shape.outputs..][..shape.outputs], "token {token}");
-        std::mem::swap(&mut alone, &mut cuda);
-        drop(alone);
+    for format in [Format::F32, Format::Q4_1, Format::Q8_0] {
+        let Some(mut cuda) = gpu("a_row_of_a_product_does_not_see_its_neighbours") else { return };
+        let all = linear(&mut cuda, format, shape);
+        for token in [0, 16, 64, 130usize] {
+            let mut alone = gpu("a second context").expect("there was a first");
+            let (weight, bias, gain) = matmul_parts(&mut alone, format, shape, Role::Column);
+            let table = values(&mut Random::new(3), shape.tokens * shape.inputs);
+            let table = pack(&mut alone, &table, shape.inputs, Role::Embed);
+            let step = StepInputs { token_ids: vec![(shape.tokens - 1 - token) as u32], ..StepInputs::default() };
+            let row = run(&mut alone, &[step], &mut |b| {
+                let x = b.embed(&table, 0.5);
+                let act = normed(b, &x, &gain, shape.inputs, Cuda::wants(&weight));
+                b.linear(&act, &weight, Some(&bias))
+            });
+            assert_eq!(row[0], all[token * shape.outputs..][..shape.outputs], "{format:?} token {token}");
+        }
     }
 }

@@ -4,7 +4,7 @@
 mod attention;
 mod dense;
 
-use half::bf16;
+use half::{bf16, f16};
 use quant::{Format, Stored};
 use tensor::{Activation, Backend, GroupInputs};
 use testkit::{Random, Tolerance, check_close};
@@ -33,6 +33,28 @@ fn values(random: &mut Random, len: usize) -> Vec<f32> {
 
 fn bytes(values: &[f32]) -> Vec<u8> {
     values.iter().flat_map(|x| x.to_le_bytes()).collect()
+}
+
+/// Random blocks of `format`: small scales, any codes.
+fn stored(random: &mut Random, format: Format, rows: usize, cols: usize) -> Vec<u8> {
+    if format == Format::F32 {
+        return bytes(&values(random, rows * cols));
+    }
+    let mut bytes: Vec<u8> = (0..rows * format.row_bytes(cols).unwrap()).map(|_| random.next_u64() as u8).collect();
+    for block in bytes.chunks_exact_mut(format.block_bytes()) {
+        let halves: &[usize] = if matches!(format, Format::Q4_1 | Format::Q5_1 | Format::Q4K) { &[0, 2] } else { &[0] };
+        // So that a weight is about 1 at most.
+        let size = match format {
+            Format::Q4K => 0.001,
+            Format::Q8_0 => 0.01,
+            Format::Q5_1 => 0.04,
+            _ => 0.08,
+        };
+        for &at in halves {
+            block[at..at + 2].copy_from_slice(&f16::from_f32(random.uniform() * size).to_le_bytes());
+        }
+    }
+    bytes
 }
 
 fn pack<B: Backend>(b: &mut B, values: &[f32], cols: usize, role: Role) -> B::Weight {
