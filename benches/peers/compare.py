@@ -54,6 +54,7 @@ def arguments():
     parser.add_argument("--activations", default="int16,int8", help="which of Tokenmill's roundings to run")
     parser.add_argument("--vllm-model", help="folder of the same weights, for vLLM")
     parser.add_argument("--patience", type=float, default=60, help="seconds to wait for a quiet machine before each contender")
+    parser.add_argument("--retries", type=int, default=2, help="how often to repeat what others disturbed")
     parser.add_argument("--skip", choices=["servers", "in-process"], action="append", default=[])
     parser.add_argument("--record", default="benches/record", help="folder of records")
     args = parser.parse_args()
@@ -158,6 +159,17 @@ def await_quiet(args):
         time.sleep(4)
 
 
+def undisturbed(args, measure):
+    """Measures until nobody disturbs it, but no more often than asked; yields every (cores of others, result)."""
+    for _ in range(1 + args.retries):
+        await_quiet(args)
+        others, found = measure()
+        yield others, found
+        if others <= QUIET:
+            return
+        print(f"disturbed: others kept {others} cores busy", file=sys.stderr)
+
+
 def load(args, name, url, seed):
     """Reports of one sweep, as `tokenmill bench serve` writes them."""
     with tempfile.TemporaryDirectory() as folder:
@@ -177,13 +189,14 @@ def servers(args):
     for number in range(args.rounds):
         for name, is_ours, command in contenders(args):
             print(f"round {number + 1} of {args.rounds}: {name}", file=sys.stderr)
-            await_quiet(args)
-            with serving(command) as (url, pid):
-                since, own = busy(), cpu_seconds(pid) + children_seconds()
-                sweep = load(args, name, url, number)
-                others = others_busy(cpu_seconds(pid) + children_seconds() - own, since)
-            for report in sweep:
-                reports.append({"round": number, "is_ours": is_ours, "cores_of_others": others, **report})
+            def sweep():
+                with serving(command) as (url, pid):
+                    since, own = busy(), cpu_seconds(pid) + children_seconds()
+                    found = load(args, name, url, number)
+                    return others_busy(cpu_seconds(pid) + children_seconds() - own, since), found
+
+            for others, found in undisturbed(args, sweep):
+                reports += [{"round": number, "is_ours": is_ours, "cores_of_others": others, **report} for report in found]
     return reports
 
 
@@ -224,21 +237,25 @@ def in_process(args):
     for number in range(args.rounds):
         for name, is_ours, measure, what in sides:
             print(f"round {number + 1} of {args.rounds}, in process: {name}", file=sys.stderr)
-            await_quiet(args)
-            since, own = busy(), children_seconds()
-            rates = measure(args, what)
-            others = others_busy(children_seconds() - own, since)
-            results.append({"round": number, "is_ours": is_ours, "backend": name, "cores_of_others": others, "rates": rates})
+
+            def rates():
+                since, own = busy(), children_seconds()
+                found = measure(args, what)
+                return others_busy(children_seconds() - own, since), found
+
+            for others, found in undisturbed(args, rates):
+                results.append({"round": number, "is_ours": is_ours, "backend": name, "cores_of_others": others, "rates": found})
     return results
 
 
 def medians(rows):
-    """{what: {contender: median}} of (what, contender, number)."""
+    """{what: {contender: median}} of (what, contender, number, cores of others); disturbed numbers only where there are no
+    others."""
     kept = {}
-    for what, name, number in rows:
+    for what, name, number, others in rows:
         if number is not None:
-            kept.setdefault(what, {}).setdefault(name, []).append(number)
-    return {what: {name: statistics.median(numbers) for name, numbers in by.items()} for what, by in kept.items()}
+            kept.setdefault(what, {}).setdefault(name, ([], []))[others > QUIET].append(number)
+    return {what: {name: statistics.median(quiet or disturbed) for name, (quiet, disturbed) in by.items()} for what, by in kept.items()}
 
 
 def table(title, by_what, ours, more_is_better):
@@ -265,11 +282,11 @@ def summarize(reports, direct):
     ours = {row["backend"] for row in [*reports, *direct] if row["is_ours"]}
     texts, ratios = [], {}
     for key, title, more_is_better in METRICS:
-        by = medians((f"{row['max_concurrency']} at once", row["backend"], row[key]) for row in reports)
+        by = medians((f"{row['max_concurrency']} at once", row["backend"], row[key], row["cores_of_others"]) for row in reports)
         if by:
             text, ratios[title] = table(title, by, ours, more_is_better)
             texts.append(text)
-    by = medians((test, row["backend"], rate) for row in direct for test, rate in row["rates"].items())
+    by = medians((test, row["backend"], rate, row["cores_of_others"]) for row in direct for test, rate in row["rates"].items())
     if by:
         text, ratios["in process"] = table("in process, tok/s", by, ours, True)
         texts.append(text)
@@ -317,9 +334,11 @@ def main():
     wrong = [report for report in reports if report["wrong_lengths"] or report["failed"]]
     for report in wrong:
         print(f"\nNOT COMPARABLE: {report['backend']}, {report['max_concurrency']} at once: {report['warnings']}")
-    others = [row["cores_of_others"] for row in [*reports, *direct]]
-    if any(cores > QUIET for cores in others):
-        print(f"\nNOT QUIET: other programs kept up to {max(others):.1f} cores busy (median {statistics.median(others):.1f}).")
+    rows = [*reports, *direct]
+    for name in dict.fromkeys(row["backend"] for row in rows):
+        others = [row["cores_of_others"] for row in rows if row["backend"] == name]
+        if min(others) > QUIET:
+            print(f"\nNOT QUIET: {name} never ran undisturbed; others kept {min(others)} to {max(others)} cores busy")
     print(f"\n{record['machine']['cpu']}, {record['machine']['cores']} cores; {args.rounds} rounds; {path}")
     sys.exit(1 if wrong else 0)
 

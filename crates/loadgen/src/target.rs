@@ -67,6 +67,11 @@ impl Target {
             api_key: None,
         })
     }
+
+    /// Host and port as they were given.
+    pub fn authority(&self) -> &str {
+        &self.authority
+    }
 }
 
 #[cfg(test)]

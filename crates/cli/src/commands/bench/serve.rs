@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
-use loadgen::{Arrival, Client, Dataset, Date, Endpoint, Machine, Program, Report, Setup, Target, Workload};
+use loadgen::{
+    Arrival, Client, Dataset, Date, Endpoint, LoadAverage, Machine, Program, Report, Setup, Target, Workload,
+};
 use serde_json::Value;
 use server::ServerConfig;
 use tokio::sync::oneshot;
@@ -26,6 +28,8 @@ const MAX_QUEUED: u32 = 1 << 16;
 /// If the server cannot be reached, the data cannot be read, or nothing at all could be measured.
 pub(super) fn run(args: &BenchServeArgs) -> Result<()> {
     let workload = workload(args)?;
+    // Later it would show the load of this measurement itself.
+    let load_before = Machine::load_average();
     let ours = match args.base_url {
         Some(_) => None,
         None => Some(OurServer::start(&args.model, args.served_model.as_deref())?),
@@ -39,7 +43,8 @@ pub(super) fn run(args: &BenchServeArgs) -> Result<()> {
         EndpointName::Chat => Endpoint::Chat,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let reports = runtime.block_on(sweep(args, &workload, &target, ours.is_some()));
+    let common = common(args, &workload, &target, load_before);
+    let reports = runtime.block_on(sweep(args, &workload, &target, common));
     if let Some(ours) = ours {
         ours.stop()?;
     }
@@ -58,14 +63,12 @@ fn workload(args: &BenchServeArgs) -> Result<Workload> {
     Ok(Workload { dataset, output_len: args.output_len.or(fixed), seed: args.model.seed.unwrap_or(0) })
 }
 
-async fn sweep(args: &BenchServeArgs, workload: &Workload, target: &Target, is_ours: bool) -> Result<Vec<Report>> {
-    let model = match args.served_model.clone().filter(|_| !is_ours) {
-        Some(model) => model,
-        None => Client::first_model(target).await.context("the server cannot be asked for its models")?,
-    };
-    let label = args.label.clone().or_else(|| is_ours.then(|| "tokenmill".to_owned()));
-    let label = label.or_else(|| args.base_url.clone()).unwrap_or_default();
-    let client = Arc::new(Client::new(target.clone(), model.clone(), Duration::from_secs(args.request_timeout)));
+async fn sweep(args: &BenchServeArgs, workload: &Workload, target: &Target, mut common: Setup) -> Result<Vec<Report>> {
+    if common.model.is_empty() {
+        common.model = Client::first_model(target).await.context("the server cannot be asked for its models")?;
+    }
+    let timeout = Duration::from_secs(args.request_timeout);
+    let client = Arc::new(Client::new(target.clone(), common.model.clone(), timeout));
     let points: Vec<Option<u32>> = match args.max_concurrency.as_slice() {
         [] => vec![None],
         limits => limits.iter().copied().map(Some).collect(),
@@ -73,11 +76,10 @@ async fn sweep(args: &BenchServeArgs, workload: &Workload, target: &Target, is_o
     let (mut reports, mut offset) = (Vec::new(), 0);
     for limit in points {
         let point = Point::new(args, limit);
-        let setup = setup(args, workload, &point, &model, &label);
-        let report = measure(&client, workload, &point, setup, offset).await?;
+        let date = Date::now().to_string();
+        let setup = Setup { arrival: point.arrival, warmup: point.warmup, date, ..common.clone() };
+        reports.push(measure(&client, workload, &point, setup, offset).await?);
         offset += point.warmup + point.num_prompts;
-        report.warnings().iter().for_each(|warning| eprintln!("{label}: {warning}"));
-        reports.push(report);
     }
     Ok(reports)
 }
@@ -103,21 +105,23 @@ impl Point {
     }
 }
 
-fn setup(args: &BenchServeArgs, workload: &Workload, point: &Point, model: &str, label: &str) -> Setup {
+/// What all points have in common. The load of the machine is that before them: later it would show this very measurement.
+fn common(args: &BenchServeArgs, workload: &Workload, target: &Target, load_before: Option<LoadAverage>) -> Setup {
+    let ours = args.base_url.is_none().then(|| "tokenmill".to_owned());
     Setup {
-        label: label.to_owned(),
-        model: model.to_owned(),
+        label: args.label.clone().or(ours).unwrap_or_else(|| target.authority().to_owned()),
+        model: args.served_model.clone().unwrap_or_default(),
         dataset: args.dataset.clone(),
         input_len: (args.dataset == "random").then_some(args.input_len),
         output_len: workload.output_len,
-        arrival: point.arrival,
+        arrival: Arrival::default(),
         goodput: args.goodput,
         seed: workload.seed,
-        warmup: point.warmup,
-        date: Date::now().to_string(),
+        warmup: 0,
+        date: String::new(),
         machine: Machine::here(),
         program: Program::this(env!("CARGO_PKG_VERSION")),
-        load_average_before: None,
+        load_average_before: load_before,
         load_average_after: None,
     }
 }
@@ -132,7 +136,6 @@ async fn measure(
 ) -> Result<Report> {
     let warmup = workload.samples(offset, point.warmup)?;
     let samples = workload.samples(offset + point.warmup, point.num_prompts)?;
-    setup.load_average_before = Machine::load_average();
     let burst = Arrival { request_rate: None, ..point.arrival };
     loadgen::run(Arc::clone(client), warmup, burst, setup.seed, |_| {}).await;
     let bar = bar(samples.len(), &setup);
