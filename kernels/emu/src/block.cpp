@@ -43,9 +43,13 @@ Block::Block(const Kernel& kernel, const Launch& shape, void** parameters, const
 
 Block::~Block() {
     for (Fiber& fiber : fibers_) {
+        if (fiber.state != FiberState::done) {
+            sanitizer::abandon(fiber.stack, fiber.unwatched, host_stack_, &end_);
+        }
         sanitizer::forget(fiber.stack);
         sanitizer::destroy_fiber(fiber.stack);
     }
+    sanitizer::acquire(&end_);
 }
 
 Block& Block::running() { return *running_block; }
@@ -55,11 +59,11 @@ Outcome Block::run(uint3 index) {
     running_block = this;
     running_rank_ = turns_[0];
     current = &running_fiber().thread;
-    sanitizer::release(&start_and_end_);
+    sanitizer::release(&start_);
     sanitizer::leave(host_stack_, running_fiber().stack, false);
     switch_stack(&host_stack_pointer_, running_fiber().stack_pointer);
     sanitizer::resume(host_stack_);
-    sanitizer::acquire(&start_and_end_);
+    sanitizer::acquire(&end_);
     current = nullptr;
     running_block = nullptr;
     return std::move(outcome_);
@@ -95,15 +99,16 @@ void Block::shuffle_turns() {
 void Block::fiber_main() {
     Block& block = running();
     sanitizer::enter(block.host_stack_);
-    sanitizer::acquire(&block.start_and_end_);
+    sanitizer::acquire(&block.start_);
     block.kernel_.call(block.parameters_);
-    sanitizer::release(&block.start_and_end_);
+    sanitizer::release(&block.end_);
     block.exit_thread();
     abort();  // An exited fiber never gets another turn.
 }
 
 void Block::exit_thread() {
     Fiber& fiber = running_fiber();
+    fiber.look_away();
     if (fiber.copies.under_way()) {
         fail(Failure::failed, Site::here("exit"), "the thread exits with cp.async copies that nobody waited for");
     }
@@ -117,7 +122,7 @@ void Block::exit_thread() {
     if (num_live_ > 0) {
         end_with(Failure::failed, "deadlock, the other threads have exited: " + who_waits());
     }
-    switch_to_host(true);
+    switch_to_host();
 }
 
 void Block::wait(const Site& site) {
@@ -142,6 +147,9 @@ bool Block::switch_to_next(bool last) {
         if (&to == &from) {
             return true;
         }
+        if (last) {
+            from.look_again();
+        }
         running_rank_ = rank;
         current = &to.thread;
         sanitizer::leave(from.stack, to.stack, last);
@@ -152,16 +160,17 @@ bool Block::switch_to_next(bool last) {
     return false;
 }
 
-void Block::switch_to_host(bool last) {
+void Block::switch_to_host() {
     Fiber& from = running_fiber();
-    sanitizer::leave(from.stack, host_stack_, last);
+    from.look_again();
+    sanitizer::leave(from.stack, host_stack_, true);
     switch_stack(&from.stack_pointer, host_stack_pointer_);
 }
 
 // The threads' stacks are abandoned where they are: a failed kernel is not unwound, as on the device.
 void Block::end_with(Failure failure, std::string message) {
     outcome_ = {failure, std::move(message)};
-    switch_to_host(true);
+    switch_to_host();
     abort();  // The host does not come back to a failed block.
 }
 

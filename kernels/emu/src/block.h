@@ -44,7 +44,8 @@ class Block {
     void shuffle_turns();
     void exit_thread();
     bool switch_to_next(bool last);
-    void switch_to_host(bool last);
+    // Never comes back.
+    void switch_to_host();
     std::string who_waits() const;
 
     const Kernel& kernel_;
@@ -65,7 +66,9 @@ class Block {
     // The stack that `run` was called on.
     void* host_stack_pointer_ = nullptr;
     sanitizer::Stack host_stack_;
-    char start_and_end_;
+    // Two places: at one, a thread's exit would come before a later thread's start.
+    char start_;
+    char end_;
     Outcome outcome_;
 };
 

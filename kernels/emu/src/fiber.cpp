@@ -128,6 +128,20 @@ char* map_stacks(size_t bytes) {
 
 void switch_stack(void** from, void* to) { emu_switch_stack(from, to); }
 
+void Fiber::look_away() {
+    if (!unwatched) {
+        unwatched = true;
+        sanitizer::look_away();
+    }
+}
+
+void Fiber::look_again() {
+    if (unwatched) {
+        unwatched = false;
+        sanitizer::look_again();
+    }
+}
+
 void Fiber::prepare(void (*entry)()) {
     sanitizer::forget(stack);
     auto* const top = reinterpret_cast<uintptr_t*>(static_cast<char*>(const_cast<void*>(stack.bottom)) + stack.size);

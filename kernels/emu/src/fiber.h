@@ -17,9 +17,26 @@ struct Fiber {
     AsyncCopies copies;
     void* stack_pointer = nullptr;
     sanitizer::Stack stack;
+    // Whether it is in the runtime, and not in the kernel.
+    bool unwatched = false;
+
+    void look_away();
+    void look_again();
 
     // Makes the fiber start with `entry`, which must not return, when it is first switched to.
     void prepare(void (*entry)());
+};
+
+// From here to the end of the scope a fiber is in the runtime.
+class InRuntime {
+  public:
+    explicit InRuntime(Fiber& fiber) : fiber_(fiber) { fiber_.look_away(); }
+    ~InRuntime() { fiber_.look_again(); }
+    InRuntime(const InRuntime&) = delete;
+    InRuntime& operator=(const InRuntime&) = delete;
+
+  private:
+    Fiber& fiber_;
 };
 
 // Stores the running stack's registers, and continues where `to` was stored.

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "block.h"
+#include "sanitizers.h"
 
 namespace emu {
 namespace {
@@ -44,6 +45,12 @@ struct Work {
     }
 
     void take_blocks(unsigned worker) {
+        sanitizer::look_away();
+        take_blocks_unwatched(worker);
+        sanitizer::look_again();
+    }
+
+    void take_blocks_unwatched(unsigned worker) {
         Block block(kernel, shape, parameters, schedule, worker);
         for (uint64_t taken = next++; taken < num_blocks && !failed; taken = next++) {
             Outcome ended = block.run(block_index(taken));

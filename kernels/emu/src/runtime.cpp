@@ -19,11 +19,16 @@ std::string place(const Site& site) {
     return text;
 }
 
-Warp& running_warp() { return Block::running().warps[current->warp]; }
+void meet(uint32_t mask, bool whole, const Site& site, void* operands, Exchange exchange) {
+    Block& block = Block::running();
+    const InRuntime in_runtime(block.running_fiber());
+    block.warps[current->warp].meet(block, mask, whole, site, operands, exchange);
+}
 
 }  // namespace
 
 void fail(Failure failure, const Site& site, const char* format, ...) {
+    Block::running().running_fiber().look_away();
     char text[512];
     va_list arguments;
     va_start(arguments, format);
@@ -34,21 +39,24 @@ void fail(Failure failure, const Site& site, const char* format, ...) {
 
 BarrierResult barrier(bool predicate, const Site& site) {
     Block& block = Block::running();
+    const InRuntime in_runtime(block.running_fiber());
     return block.barrier.arrive(block, predicate, site);
 }
 
 void collective(uint32_t mask, const Site& site, void* operands, Exchange exchange) {
-    running_warp().meet(Block::running(), mask, false, site, operands, exchange);
+    meet(mask, false, site, operands, exchange);
 }
 
 void whole_warp(const Site& site, void* operands, Exchange exchange) {
-    running_warp().meet(Block::running(), ~0u, true, site, operands, exchange);
+    meet(~0u, true, site, operands, exchange);
 }
 
 void* dynamic_shared() { return Block::running().shared.dynamic(); }
 
 void* static_shared(const void* variable, size_t bytes, const Site& site) {
-    return Block::running().shared.array(variable, bytes, site);
+    Block& block = Block::running();
+    const InRuntime in_runtime(block.running_fiber());
+    return block.shared.array(variable, bytes, site);
 }
 
 void copy_async(void* to, const void* from, unsigned bytes, unsigned source_bytes, const Site& site) {

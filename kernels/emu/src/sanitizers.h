@@ -15,6 +15,8 @@
 #include <sanitizer/tsan_interface.h>
 extern "C" void __tsan_read_range(void* address, unsigned long size);
 extern "C" void __tsan_write_range(void* address, unsigned long size);
+extern "C" void __tsan_ignore_thread_begin();
+extern "C" void __tsan_ignore_thread_end();
 #endif
 
 namespace emu::sanitizer {
@@ -94,6 +96,34 @@ inline void release([[maybe_unused]] void* address) {
 inline void acquire([[maybe_unused]] void* address) {
 #if defined(EMU_THREAD_SANITIZER)
     __tsan_acquire(address);
+#endif
+}
+
+// While the runtime does its own work: it is not instrumented, but what it calls in the C library is watched all the same.
+// Belongs to the fiber that says so.
+inline void look_away() {
+#if defined(EMU_THREAD_SANITIZER)
+    __tsan_ignore_thread_begin();
+#endif
+}
+
+inline void look_again() {
+#if defined(EMU_THREAD_SANITIZER)
+    __tsan_ignore_thread_end();
+#endif
+}
+
+// For a fiber that will never run again, said by the one that is at `here`: what it did happened before what follows an
+// acquire of `end`. `unwatched` where it had looked away.
+inline void abandon([[maybe_unused]] const Stack& fiber, [[maybe_unused]] bool unwatched, [[maybe_unused]] const Stack& here,
+                    [[maybe_unused]] void* end) {
+#if defined(EMU_THREAD_SANITIZER)
+    __tsan_switch_to_fiber(fiber.fiber, __tsan_switch_to_fiber_no_sync);
+    if (unwatched) {
+        __tsan_ignore_thread_end();
+    }
+    __tsan_release(end);
+    __tsan_switch_to_fiber(here.fiber, __tsan_switch_to_fiber_no_sync);
 #endif
 }
 

@@ -70,7 +70,10 @@ Warp::Meeting& Warp::find(uint32_t mask, bool whole, const Site& site, Exchange 
 
 void Warp::finish(Block& block, Meeting& meeting) {
     if (meeting.exchange != nullptr) {
+        // The kernel's code: what it reads and writes is watched.
+        block.running_fiber().look_again();
         meeting.exchange(meeting.arrived, meeting.operands);
+        block.running_fiber().look_away();
     }
     sanitizer::release(&meeting.order[meeting.phase % 2]);
     const uint32_t arrived = meeting.arrived;

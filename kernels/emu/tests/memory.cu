@@ -68,15 +68,17 @@ extern "C" __global__ void too_much_static_shared(float* out) {
     out[threadIdx.x] = second[threadIdx.x];
 }
 
-// All threads of a block write one place, and all blocks another.
+// Two threads of a block write one place.
 extern "C" __global__ void race_in_a_block(float* out) {
     if (threadIdx.x < 2) {
         out[blockIdx.x] = static_cast<float>(threadIdx.x);
     }
 }
 
+// Blocks count in one place.
 extern "C" __global__ void race_between_blocks(float* out) {
-    for (int round = 0; round < 1000; round++) {
+    // Long enough that a second OS thread comes to take blocks too.
+    for (int round = 0; round < 20000; round++) {
         out[0] = out[0] + 1.0f;
     }
 }

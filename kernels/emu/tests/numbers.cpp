@@ -1,13 +1,10 @@
 // Cases of number formats. The reference knows of a format only which values it has: the nearest of them wins, and of two
 // equally near ones that with the even bits.
-#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
-#include <limits>
 #include <random>
 #include <utility>
-#include <vector>
 
 #include "emu_numbers.h"
 #include "emu_pairs.h"
@@ -110,9 +107,12 @@ Number from_bits(uint16_t bits) {
 template <class Number>
 void check_arithmetic(const Format& format) {
     std::mt19937 random_bits(5);
+    // Of sizes that the reference can add without rounding.
+    const unsigned smallest = format.nearest(Exact(ldexp(1.0, -20)));
+    const unsigned largest = format.nearest(Exact(ldexp(1.0, 20)));
     const auto finite = [&] {
         const unsigned sign = random_bits() % 2 * 0x8000;
-        return from_bits<Number>(static_cast<uint16_t>(random_bits() % format.largest() | sign));
+        return from_bits<Number>(static_cast<uint16_t>((smallest + random_bits() % (largest - smallest)) | sign));
     };
     const auto same = [&](Number found, Exact exact, const char* operation) {
         const unsigned size = emu::same_bits<uint16_t>(found) & 0x7fff;
@@ -153,6 +153,14 @@ CASE(every_half, passes()) {
 }
 
 CASE(bf16_arithmetic, passes()) { check_arithmetic<__nv_bfloat16>(BF16); }
+
+// The product lies half way between 3fc1 and 3fc2; the least summand decides.
+CASE(bf16_fused_ties, passes()) {
+    for (const auto& [summand, expected] : {std::pair{0.0f, 0x3fc2}, {0x1p-120f, 0x3fc2}, {-0x1p-120f, 0x3fc1}}) {
+        const __nv_bfloat16 found = __hfma(__nv_bfloat16(1.0078125f), __nv_bfloat16(1.5f), __nv_bfloat16(summand));
+        expect(found.__x == expected, "with %a it is %x", summand, found.__x);
+    }
+}
 
 CASE(half_arithmetic, passes()) { check_arithmetic<__half>(HALF); }
 
