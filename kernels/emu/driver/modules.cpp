@@ -2,25 +2,30 @@
 #include <cstring>
 #include <fstream>
 #include <iterator>
+#include <string_view>
 
 #include "card.h"
 
 namespace {
 
-bool starts_with(const char* image, const char* beginning, size_t length) { return memcmp(image, beginning, length) == 0; }
+// Byte by byte, as nobody says how long the image is: no further than it agrees.
+bool starts_with(const char* image, std::string_view beginning) {
+    for (size_t at = 0; at < beginning.size(); at++) {
+        if (image[at] != beginning[at]) {
+            return false;
+        }
+    }
+    return true;
+}
 
-// Byte by byte, as nobody says how long the image is.
 bool is_image(const char* image) {
-    static constexpr char EMULATED[] = "tokenmill-emu";
-    for (size_t at = 0; image[at] == EMULATED[at]; at++) {
-        if (at + 2 == sizeof EMULATED) {
+    for (const char* beginning : {"tokenmill-emu", "\x50\xed\x55\xba", "\x7f\x45\x4c\x46"}) {
+        if (starts_with(image, beginning)) {
             return true;
         }
     }
-    if (image[0] == '/' || image[0] == '.') {
-        return strstr(image, ".version") != nullptr;
-    }
-    return starts_with(image, "\x50\xed\x55\xba", 4) || starts_with(image, "\x7f\x45\x4c\x46", 4);
+    const bool text = image[0] == '/' || image[0] == '.';
+    return text && strstr(image, ".version") != nullptr;
 }
 
 Function* find_function(Handle handle) {
