@@ -30,7 +30,7 @@ import urllib.request
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 TOKENMILL = pathlib.Path("target/release/tokenmill")
 # Cores that others may keep busy without a word.
-QUIET = 0.1
+QUIET = 0.15
 # Key of a report, what a table calls it, and whether more is better.
 METRICS = [
     ("output_throughput", "output tok/s", True),
@@ -184,8 +184,8 @@ def load(args, name, url, seed):
     return reports if isinstance(reports, list) else [reports]
 
 
-def servers(args):
-    reports = []
+def servers(args, reports):
+    """Appends a report per round, contender and point."""
     for number in range(args.rounds):
         for name, is_ours, command in contenders(args):
             print(f"round {number + 1} of {args.rounds}: {name}", file=sys.stderr)
@@ -197,7 +197,6 @@ def servers(args):
 
             for others, found in undisturbed(args, sweep):
                 reports += [{"round": number, "is_ours": is_ours, "cores_of_others": others, **report} for report in found]
-    return reports
 
 
 def output(command, **variables):
@@ -229,11 +228,11 @@ def ours_in_process(args, rounding):
     return {name: float(rate) for name, rate in rows}
 
 
-def in_process(args):
+def in_process(args, results):
+    """Appends the rates of each round and contender."""
     subprocess.run(["cargo", "bench", "--quiet", "-p", "benches", "--bench", "step", "--no-run"], check=True)
     sides = [(f"tokenmill {rounding}", True, ours_in_process, rounding) for rounding in args.activations.split(",")]
     sides += [(f"llama.cpp {pathlib.Path(model).stem.lower()}", False, peer_in_process, model) for model in args.formats]
-    results = []
     for number in range(args.rounds):
         for name, is_ours, measure, what in sides:
             print(f"round {number + 1} of {args.rounds}, in process: {name}", file=sys.stderr)
@@ -245,7 +244,6 @@ def in_process(args):
 
             for others, found in undisturbed(args, rates):
                 results.append({"round": number, "is_ours": is_ours, "backend": name, "cores_of_others": others, "rates": found})
-    return results
 
 
 def medians(rows):
@@ -310,10 +308,17 @@ def without_folders(value):
 
 def main():
     os.chdir(ROOT)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     args = arguments()
     started = {"date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "machine": machine()}
-    reports = [] if "servers" in args.skip else servers(args)
-    direct = [] if "in-process" in args.skip else in_process(args)
+    reports, direct = [], []
+    try:
+        if "servers" not in args.skip:
+            servers(args, reports)
+        if "in-process" not in args.skip:
+            in_process(args, direct)
+    except KeyboardInterrupt:
+        print("\nINTERRUPTED: this is what was measured until then\n")
     text, ratios = summarize(reports, direct)
     version = subprocess.run([f"{args.bin}/llama-server", "--version"], capture_output=True, text=True)
     record = {

@@ -47,6 +47,7 @@ pub struct Program {
     pub commit: Option<String>,
     /// When the program was written to disk.
     pub built: Option<String>,
+    /// Without the values of keys.
     pub command: Vec<String>,
 }
 
@@ -59,9 +60,23 @@ impl Program {
             version: version.to_owned(),
             commit: path.as_deref().and_then(Path::parent).and_then(commit),
             built: modified.map(|time| Date::at(time).to_string()),
-            command: std::env::args().collect(),
+            command: without_keys(std::env::args()),
         }
     }
+}
+
+/// Reports are shown to others.
+fn without_keys(args: impl Iterator<Item = String>) -> Vec<String> {
+    let mut is_key = false;
+    let shown = |arg: String| {
+        let hidden = std::mem::replace(&mut is_key, arg == "--api-key");
+        match arg.split_once('=') {
+            _ if hidden => "...".to_owned(),
+            Some(("--api-key", _)) => "--api-key=...".to_owned(),
+            _ => arg,
+        }
+    };
+    args.map(shown).collect()
 }
 
 fn commit(folder: &Path) -> Option<String> {
@@ -119,6 +134,12 @@ mod tests {
         ] {
             assert_eq!(Date(seconds).to_string(), date);
         }
+    }
+
+    #[test]
+    fn keys_are_not_kept() {
+        let args = "bench --api-key secret --seed 1 --api-key=secret".split(' ').map(str::to_owned);
+        assert_eq!(without_keys(args).join(" "), "bench --api-key ... --seed 1 --api-key=...");
     }
 
     #[test]

@@ -57,6 +57,10 @@ impl Target {
         }
         let uri: Uri = base_url.parse().map_err(|_| malformed())?;
         let authority = uri.authority().filter(|_| uri.scheme_str() == Some("http")).ok_or_else(malformed)?;
+        // Tables and files name the server; a password has no place there.
+        if authority.as_str().contains('@') {
+            return Err(malformed());
+        }
         let path = uri.path().trim_end_matches('/');
         Ok(Self {
             host: authority.host().trim_matches(['[', ']']).to_owned(),
@@ -94,7 +98,7 @@ mod tests {
 
     #[test]
     fn what_is_no_address() {
-        for url in ["", "127.0.0.1:8000", "localhost", "ftp://a", "http://", "http://a b"] {
+        for url in ["", "127.0.0.1:8000", "localhost", "ftp://a", "http://", "http://a b", "http://me:secret@a"] {
             assert_eq!(Target::parse(url), Err(TargetError::Malformed(url.to_owned())), "{url}");
         }
         for url in ["https://a", "HTTPS://a:1/v1"] {

@@ -34,7 +34,7 @@ pub struct BenchServeArgs {
     #[arg(long, value_enum, default_value_t = EndpointName::Completions, help_heading = "Server")]
     pub endpoint: EndpointName,
     /// Key to send as a bearer token.
-    #[arg(long, env = "OPENAI_API_KEY", hide_env_values = true, value_name = "KEY", help_heading = "Server")]
+    #[arg(long, env = "TOKENMILL_BENCH_API_KEY", hide_env_values = true, value_name = "KEY", help_heading = "Server")]
     pub api_key: Option<String>,
     /// What tables and files call the server that is measured.
     #[arg(long, value_name = "NAME", help_heading = "Server")]
@@ -150,7 +150,7 @@ pub enum EndpointName {
 /// `inf` is no rate at all.
 fn rate(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
-        Ok(rate) if rate > 0.0 => Ok(rate),
-        _ => Err("a number above 0, or inf, is wanted".to_owned()),
+        Ok(rate) if rate >= 0.001 => Ok(rate),
+        _ => Err("a number from 0.001 on, or inf, is wanted".to_owned()),
     }
 }

@@ -19,7 +19,7 @@ pub(super) struct Lengths {
 /// An engine that takes `num_requests` at once.
 pub(super) fn start(model: &ModelArgs, num_requests: u32, lengths: Lengths) -> Result<Assembled> {
     let assembled = assemble(model, num_requests)?;
-    let (wanted, limit) = (lengths.input + lengths.output, assembled.engine.max_model_len());
+    let (wanted, limit) = (lengths.input.saturating_add(lengths.output), assembled.engine.max_model_len());
     if wanted > limit || lengths.input == 0 {
         bail!("a prompt of {} and an answer of {} tokens do not fit: 1 to {limit} do", lengths.input, lengths.output);
     }
