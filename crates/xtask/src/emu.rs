@@ -88,7 +88,7 @@ impl Build {
         match self.sanitizer {
             None => None,
             Some(Sanitizer::Address) => Some(("ASAN_OPTIONS", "detect_stack_use_after_return=0:detect_leaks=0")),
-            Some(Sanitizer::Thread) => Some(("TSAN_OPTIONS", "halt_on_error=1")),
+            Some(Sanitizer::Thread) => Some(("TSAN_OPTIONS", "halt_on_error=1:ignore_noninstrumented_modules=1")),
         }
     }
 }
@@ -104,6 +104,19 @@ pub fn build(root: &Path, sanitizer: Option<Sanitizer>) -> Result<PathBuf> {
     let flags = ["-shared", "-Wl,-soname,libcuda.so.1"].into_iter().chain(build.link_flags().iter().copied());
     compiler.link(&objects, &flags.collect::<Vec<_>>(), LIBRARY)?;
     Ok(folder)
+}
+
+/// Lets `command`, a program that is not instrumented itself, run kernels under `sanitizer` by the library in `folder`.
+pub fn watch(sanitizer: Sanitizer, folder: &Path, command: &mut Command) -> Result<()> {
+    let runtime = match sanitizer {
+        Sanitizer::Address => "libasan.so",
+        Sanitizer::Thread => "libtsan.so",
+    };
+    let found = Command::new("g++").arg(format!("-print-file-name={runtime}")).output().context("cannot start g++")?;
+    let runtime = String::from_utf8(found.stdout).context("g++ names a file in UTF-8")?;
+    command.env("LD_LIBRARY_PATH", folder).env("LD_PRELOAD", runtime.trim());
+    command.envs(Build { sanitizer: Some(sanitizer) }.environment());
+    Ok(())
 }
 
 /// Builds, and prints how to use what was built.

@@ -45,6 +45,7 @@ fn has_nextest(context: &Context) -> bool {
 pub(super) fn counted(context: &Context, command: &mut Command) -> Result<Counts> {
     skipped::clear(context)?;
     super::model::name_to(context, command);
+    super::emulator::offer(context, command);
     let output = command::run(command)?;
     let mut counts = totals(&output.text);
     if !output.status.success() && counts.failed == 0 {
