@@ -42,7 +42,8 @@ METRICS = [
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", required=True, help="the GGUF file that Tokenmill serves, and the peer too")
+    parser.add_argument("--show", metavar="RECORD", help="measure nothing; print the tables of a record")
+    parser.add_argument("--model", help="the GGUF file that Tokenmill serves, and the peer too")
     parser.add_argument("--bin", default="target/peers/build/bin", help="where llama.cpp's programs lie")
     parser.add_argument("--peer-models", nargs="*", help="the same model in more formats; default: target/peers/*.gguf")
     parser.add_argument("--clients", default="1,8,16,32")
@@ -58,8 +59,10 @@ def arguments():
     parser.add_argument("--skip", choices=["servers", "in-process"], action="append", default=[])
     parser.add_argument("--record", default="benches/record", help="folder of records")
     args = parser.parse_args()
+    if not args.model and not args.show:
+        parser.error("--model is wanted")
     found = sorted(str(path) for path in pathlib.Path("target/peers").glob("*.gguf"))
-    args.formats = [args.model, *(found if args.peer_models is None else args.peer_models)]
+    args.formats = [args.model] + (found if args.peer_models is None else args.peer_models)
     args.clients = [int(number) for number in args.clients.split(",")]
     return args
 
@@ -310,6 +313,8 @@ def main():
     os.chdir(ROOT)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     args = arguments()
+    if args.show:
+        sys.exit(show(json.loads(pathlib.Path(args.show).read_text()), args.show))
     started = {"date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "machine": machine()}
     reports, direct = [], []
     try:
@@ -319,7 +324,6 @@ def main():
             in_process(args, direct)
     except KeyboardInterrupt:
         print("\nINTERRUPTED: this is what was measured until then\n")
-    text, ratios = summarize(reports, direct)
     version = subprocess.run([f"{args.bin}/llama-server", "--version"], capture_output=True, text=True)
     record = {
         **started,
@@ -327,7 +331,7 @@ def main():
         "arguments": vars(args),
         "contenders": [[name, [str(word) for word in command]] for name, _, command in contenders(args)],
         "peer_versions": {"llama.cpp": (version.stdout + version.stderr).strip().splitlines()[:2]},
-        "ratios": ratios,
+        "ratios": summarize(reports, direct)[1],
         "servers": reports,
         "in_process": direct,
     }
@@ -335,7 +339,13 @@ def main():
     path = pathlib.Path(args.record) / f"{started['date'].replace(':', '')}-{slug}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(without_folders(record), indent=1) + "\n")
-    print(text)
+    sys.exit(show(record, path))
+
+
+def show(record, path):
+    """Prints the tables of a record and what makes them doubtful; 1 if something in it cannot be compared."""
+    reports, direct = record["servers"], record["in_process"]
+    print(summarize(reports, direct)[0])
     wrong = [report for report in reports if report["wrong_lengths"] or report["failed"]]
     for report in wrong:
         print(f"\nNOT COMPARABLE: {report['backend']}, {report['max_concurrency']} at once: {report['warnings']}")
@@ -344,8 +354,8 @@ def main():
         others = [row["cores_of_others"] for row in rows if row["backend"] == name]
         if min(others) > QUIET:
             print(f"\nNOT QUIET: {name} never ran undisturbed; others kept {min(others)} to {max(others)} cores busy")
-    print(f"\n{record['machine']['cpu']}, {record['machine']['cores']} cores; {args.rounds} rounds; {path}")
-    sys.exit(1 if wrong else 0)
+    print(f"\n{record['machine']['cpu']}, {record['machine']['cores']} cores, {record['date']}; {path}")
+    return 1 if wrong else 0
 
 
 if __name__ == "__main__":
