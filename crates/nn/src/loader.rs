@@ -16,8 +16,8 @@ pub struct Loader<'a, B: Backend> {
 pub enum NnError {
     #[error(transparent)]
     Weights(#[from] WeightsError),
-    #[error("{name}: {source}")]
-    Pack { name: String, source: LoadError },
+    #[error("{name}: {error}")]
+    Pack { name: String, error: LoadError },
     #[error("{name} is {rows} x {cols}, but the config asks for {expected_rows} x {expected_cols}")]
     Shape { name: String, rows: usize, cols: usize, expected_rows: usize, expected_cols: usize },
 }
@@ -34,13 +34,13 @@ impl<B: Backend> Loader<'_, B> {
             .map(|(name, rows)| expect_shape(name, self.checkpoint.tensor(name)?, *rows, cols))
             .collect::<Result<Vec<Tensor<'_>>, NnError>>()?;
         let stored: Vec<Stored<'_>> = tensors.iter().map(Tensor::stored).collect();
-        self.backend.pack(&stored, role).map_err(|source| NnError::Pack { name: parts[0].0.clone(), source })
+        self.backend.pack(&stored, role).map_err(|error| NnError::Pack { name: parts[0].0.clone(), error })
     }
 
     /// A vector of `len` values, as f32.
     pub fn vector(&mut self, name: &str, len: usize) -> Result<B::Buf, NnError> {
         let values = expect_shape(name, self.checkpoint.tensor(name)?, 1, len)?.stored().dequantize();
-        self.backend.vector(&values).map_err(|source| NnError::Pack { name: name.to_owned(), source })
+        self.backend.vector(&values).map_err(|error| NnError::Pack { name: name.to_owned(), error })
     }
 
     /// Vectors stacked to one, as fused layers want their biases; `None` where the checkpoint has no such bias.
@@ -53,7 +53,7 @@ impl<B: Backend> Loader<'_, B> {
             values.extend(expect_shape(name, self.checkpoint.tensor(name)?, 1, *len)?.stored().dequantize());
         }
         let packed = self.backend.vector(&values);
-        packed.map(Some).map_err(|source| NnError::Pack { name: parts[0].0.clone(), source })
+        packed.map(Some).map_err(|error| NnError::Pack { name: parts[0].0.clone(), error })
     }
 }
 

@@ -16,7 +16,7 @@ pub struct Rope<B: Backend> {
 impl<B: Backend> Rope<B> {
     pub fn new(loader: &mut Loader<'_, B>, config: &RopeConfig, max_len: usize) -> Result<Self, NnError> {
         let table = rope_table(config, max_len);
-        let pack = |source| NnError::Pack { name: "rotary tables".to_owned(), source };
+        let pack = |error| NnError::Pack { name: "rotary tables".to_owned(), error };
         Ok(Self { table: loader.backend.rope_table(&table).map_err(pack)?, rotary_dim: table.rotary_dim })
     }
 }

@@ -27,16 +27,14 @@ Block::Block(const Kernel& kernel, const Launch& shape, void** parameters, const
       schedule_(schedule),
       random_(schedule.seed * 1000003u + worker),
       num_threads_(shape.block.x * shape.block.y * shape.block.z),
-      stacks_(num_threads_),
+      stacks_(Stacks::take(num_threads_)),
       fibers_(num_threads_),
       turns_(num_threads_),
       turn_of_(num_threads_) {
     warps.resize((num_threads_ + 31) / 32);
     sanitizer::use_current_fiber(host_stack_);
     for (unsigned rank = 0; rank < num_threads_; rank++) {
-        fibers_[rank].stack.bottom = stacks_.bottom(rank);
-        fibers_[rank].stack.size = Stacks::BYTES;
-        sanitizer::make_fiber(fibers_[rank].stack);
+        fibers_[rank].stack = &stacks_->at(rank);
         turns_[rank] = schedule.order == Order::reverse ? num_threads_ - 1 - rank : rank;
     }
 }
@@ -44,12 +42,12 @@ Block::Block(const Kernel& kernel, const Launch& shape, void** parameters, const
 Block::~Block() {
     for (Fiber& fiber : fibers_) {
         if (fiber.state != FiberState::done) {
-            sanitizer::abandon(fiber.stack, fiber.unwatched, host_stack_, &end_);
+            sanitizer::abandon(*fiber.stack, fiber.unwatched, host_stack_, &end_);
         }
-        sanitizer::forget(fiber.stack);
-        sanitizer::destroy_fiber(fiber.stack);
+        sanitizer::forget(*fiber.stack);
     }
     sanitizer::acquire(&end_);
+    Stacks::give_back(std::move(stacks_));
 }
 
 Block& Block::running() { return *running_block; }
@@ -60,7 +58,7 @@ Outcome Block::run(uint3 index) {
     running_rank_ = turns_[0];
     current = &running_fiber().thread;
     sanitizer::release(&start_);
-    sanitizer::leave(host_stack_, running_fiber().stack, false);
+    sanitizer::leave(host_stack_, *running_fiber().stack, false);
     switch_stack(&host_stack_pointer_, running_fiber().stack_pointer);
     sanitizer::resume(host_stack_);
     sanitizer::acquire(&end_);
@@ -152,9 +150,9 @@ bool Block::switch_to_next(bool last) {
         }
         running_rank_ = rank;
         current = &to.thread;
-        sanitizer::leave(from.stack, to.stack, last);
+        sanitizer::leave(*from.stack, *to.stack, last);
         switch_stack(&from.stack_pointer, to.stack_pointer);
-        sanitizer::resume(from.stack);
+        sanitizer::resume(*from.stack);
         return true;
     }
     return false;
@@ -163,7 +161,7 @@ bool Block::switch_to_next(bool last) {
 void Block::switch_to_host() {
     Fiber& from = running_fiber();
     from.look_again();
-    sanitizer::leave(from.stack, host_stack_, true);
+    sanitizer::leave(*from.stack, host_stack_, true);
     switch_stack(&from.stack_pointer, host_stack_pointer_);
 }
 

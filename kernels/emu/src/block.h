@@ -3,13 +3,16 @@
 // One Block object runs many blocks of a launch, one after another.
 #pragma once
 
+#include <memory>
 #include <random>
+#include <string>
 #include <vector>
 
 #include "barrier.h"
 #include "emu_launch.h"
 #include "fiber.h"
 #include "shared_memory.h"
+#include "stacks.h"
 #include "warp.h"
 
 namespace emu {
@@ -56,7 +59,7 @@ class Block {
 
     unsigned num_threads_;
     unsigned num_live_ = 0;
-    Stacks stacks_;
+    std::unique_ptr<Stacks> stacks_;
     std::vector<Fiber> fibers_;
     // Ranks in the order of their turns, and at which turn each rank is.
     std::vector<unsigned> turns_;

@@ -1,14 +1,7 @@
-// Stacks, and the switch between them: the registers that a called function must keep, and the stack pointer.
+// The switch between stacks: the registers that a called function must keep, and the stack pointer.
 #include "fiber.h"
 
-#include <sys/mman.h>
-
 #include <cstdint>
-#include <cstdio>
-#include <cstdlib>
-#include <map>
-#include <mutex>
-#include <vector>
 
 extern "C" void emu_switch_stack(void** from, void* to);
 
@@ -89,42 +82,6 @@ static constexpr int RETURN_WORD = 11;
 #endif
 
 namespace emu {
-namespace {
-
-// Stacks of finished launches by their count, to be used again: mapping and first touching pages costs more than a small kernel.
-struct Idle {
-    std::mutex mutex;
-    std::map<unsigned, std::vector<char*>> by_count;
-};
-
-Idle& idle() {
-    // Never destroyed: a launch may end while the process does.
-    static Idle* const stacks = new Idle;
-    return *stacks;
-}
-
-char* take_idle(unsigned count) {
-    const std::lock_guard<std::mutex> lock(idle().mutex);
-    std::vector<char*>& stacks = idle().by_count[count];
-    if (stacks.empty()) {
-        return nullptr;
-    }
-    char* const memory = stacks.back();
-    stacks.pop_back();
-    return memory;
-}
-
-char* map_stacks(size_t bytes) {
-    const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
-    void* const memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, flags, -1, 0);
-    if (memory == MAP_FAILED) {
-        fprintf(stderr, "emu: no address space for %zu bytes of stacks\n", bytes);
-        abort();
-    }
-    return static_cast<char*>(memory);
-}
-
-}  // namespace
 
 void switch_stack(void** from, void* to) { emu_switch_stack(from, to); }
 
@@ -143,8 +100,8 @@ void Fiber::look_again() {
 }
 
 void Fiber::prepare(void (*entry)()) {
-    sanitizer::forget(stack);
-    auto* const top = reinterpret_cast<uintptr_t*>(static_cast<char*>(const_cast<void*>(stack.bottom)) + stack.size);
+    sanitizer::forget(*stack);
+    auto* const top = reinterpret_cast<uintptr_t*>(static_cast<char*>(const_cast<void*>(stack->bottom)) + stack->size);
     uintptr_t* const saved = top - SAVED_WORDS;
     for (int at = 0; at < SAVED_WORDS; at++) {
         saved[at] = 0;
@@ -152,18 +109,5 @@ void Fiber::prepare(void (*entry)()) {
     saved[RETURN_WORD] = reinterpret_cast<uintptr_t>(entry);
     stack_pointer = saved;
 }
-
-Stacks::Stacks(unsigned count) : count_(count), memory_(take_idle(count)) {
-    if (memory_ == nullptr) {
-        memory_ = map_stacks(BYTES * count);
-    }
-}
-
-Stacks::~Stacks() {
-    const std::lock_guard<std::mutex> lock(idle().mutex);
-    idle().by_count[count_].push_back(memory_);
-}
-
-char* Stacks::bottom(unsigned index) const { return memory_ + BYTES * index; }
 
 }  // namespace emu

@@ -16,7 +16,8 @@ struct Fiber {
     Site site{};
     AsyncCopies copies;
     void* stack_pointer = nullptr;
-    sanitizer::Stack stack;
+    // Of Stacks, which outlive their fibers.
+    sanitizer::Stack* stack = nullptr;
     // Whether it is in the runtime, and not in the kernel.
     bool unwatched = false;
 
@@ -41,21 +42,5 @@ class InRuntime {
 
 // Stores the running stack's registers, and continues where `to` was stored.
 void switch_stack(void** from, void* to);
-
-// Stacks of `count` fibers, one below the other; taken from earlier launches where there are any.
-class Stacks {
-  public:
-    explicit Stacks(unsigned count);
-    ~Stacks();
-    Stacks(const Stacks&) = delete;
-    Stacks& operator=(const Stacks&) = delete;
-
-    char* bottom(unsigned index) const;
-    static constexpr size_t BYTES = 128 << 10;
-
-  private:
-    unsigned count_;
-    char* memory_;
-};
 
 }  // namespace emu
