@@ -4,8 +4,10 @@
 //! says how its work is cut. An op allocates its output, and launches unless the step only plans; tokens are picked on
 //! the host.
 
+mod attention;
 mod cache;
 mod device;
+mod gemm;
 mod memory;
 mod modules;
 mod params;
@@ -24,31 +26,17 @@ use tensor::{
 };
 
 use crate::inputs::{Inputs, max_len};
+use attention::kernels_of;
 use device::{Address, Device, refused};
+use gemm::{ADD, GLU, STORE};
 use memory::Arena;
-use params::{Attention, Gemm, Norm, RopeWrite, Rows};
+use params::{Attention, Norm, RopeWrite, Rows};
 use upload::Uploaded;
 use weight::{Kind, Packed};
 
 pub use cache::Cache;
 pub use memory::Buf;
 pub use weight::Weight;
-
-/// Rows of the smaller of the two matmul tiles.
-const FEW_ROWS: usize = 16;
-/// And of the larger.
-const MANY_ROWS: usize = 64;
-/// Outputs of a matmul tile, k of a stage, and stages: as `gemm_tile.cuh` has them.
-const TILE_N: usize = 64;
-const TILE_K: usize = 64;
-const STAGES: usize = 3;
-/// Scales and minimums of a coded stage.
-const META_BYTES: usize = TILE_K / 32 * TILE_N * 4;
-/// Positions of a tile and of a span: as `paged_attention.cu` has them.
-const TILE: usize = 32;
-const SPAN: usize = 256;
-/// Rows of attention that a warp takes.
-const WARP_ROWS: usize = 16;
 
 /// One NVIDIA GPU.
 pub struct Cuda {
@@ -120,33 +108,6 @@ impl Cuda {
         }
     }
 
-    fn gemm(&mut self, names: &Names, a: &Act<Self>, w: &Weight, bias: Option<&Buf>, y: &Buf, f: Activation) {
-        assert_eq!(a.cols, w.cols, "the input has {} columns, the weight wants {}", a.cols, w.cols);
-        assert!(bias.is_none_or(|bias| bias.len() == w.rows), "a bias has one value an output");
-        if self.planning {
-            return;
-        }
-        let (size, rows) = if a.rows <= FEW_ROWS { (0, FEW_ROWS) } else { (1, MANY_ROWS) };
-        let (name, stage_bytes) = match w.kind {
-            Kind::Bf16 => (names.bf16[size], TILE_N * TILE_K * 2),
-            Kind::W4 => (names.w4[size], TILE_N * TILE_K / 2 + META_BYTES),
-            Kind::W8 => (names.w8[size], TILE_N * TILE_K + META_BYTES),
-        };
-        let params = Gemm {
-            x: a.get(Encoding::Bf16).address(),
-            w: w.data.address(),
-            meta: address(w.meta.as_ref()),
-            bias: address(bias),
-            y: y.address(),
-            m: int(a.rows),
-            n: int(w.rows),
-            k: int(w.cols),
-            activation: i32::from(f == Activation::GeluTanh),
-        };
-        let grid = [w.rows.div_ceil(TILE_N), a.rows.div_ceil(rows), 1];
-        self.launch(name, grid, 128, STAGES * (rows * TILE_K * 2 + stage_bytes), &params);
-    }
-
     fn rows(&mut self, name: &'static str, params: &Rows, count: usize) {
         assert!(params.cols % 4 == 0, "rows are read four columns at a time");
         self.launch(name, [count, 1, 1], 128, 0, params);
@@ -159,29 +120,6 @@ impl Cuda {
         Ok(Buf::resident(memory))
     }
 }
-
-/// A matmul's kernels: by the weight's kind, for few rows and for many.
-struct Names {
-    bf16: [&'static str; 2],
-    w4: [&'static str; 2],
-    w8: [&'static str; 2],
-}
-
-const STORE: Names = Names {
-    bf16: ["gemm_store_16", "gemm_store_64"],
-    w4: ["gemm_w4_store_16", "gemm_w4_store_64"],
-    w8: ["gemm_w8_store_16", "gemm_w8_store_64"],
-};
-const ADD: Names = Names {
-    bf16: ["gemm_add_16", "gemm_add_64"],
-    w4: ["gemm_w4_add_16", "gemm_w4_add_64"],
-    w8: ["gemm_w8_add_16", "gemm_w8_add_64"],
-};
-const GLU: Names = Names {
-    bf16: ["gemm_glu_16", "gemm_glu_64"],
-    w4: ["gemm_w4_glu_16", "gemm_w4_glu_64"],
-    w8: ["gemm_w8_glu_16", "gemm_w8_glu_64"],
-};
 
 /// What kernels take as a size.
 fn int(n: usize) -> i32 {
@@ -430,58 +368,5 @@ impl Backend for Cuda {
         let start = out.len();
         out.resize(start + buf.len(), 0.0);
         self.device.download(buf.address(), &mut out[start..])
-    }
-}
-
-/// The attention kernels for heads of one size.
-struct AttentionKernels {
-    attend: &'static str,
-    attend_span: &'static str,
-    merge_spans: &'static str,
-}
-
-fn kernels_of(head_dim: usize) -> Option<AttentionKernels> {
-    let [attend, attend_span, merge_spans] = match head_dim {
-        16 => ["attend_16", "attend_span_16", "merge_spans_16"],
-        32 => ["attend_32", "attend_span_32", "merge_spans_32"],
-        64 => ["attend_64", "attend_span_64", "merge_spans_64"],
-        128 => ["attend_128", "attend_span_128", "merge_spans_128"],
-        _ => return None,
-    };
-    Some(AttentionKernels { attend, attend_span, merge_spans })
-}
-
-impl Cuda {
-    /// Spans that get blocks of their own: where each sequence has so few rows that one warp holds them, and there are several
-    /// spans. A planned step has room for as many as its block tables reach.
-    fn split(&self, spec: &AttnSpec, cache: &Cache) -> Option<usize> {
-        let step = &self.inputs.step;
-        let group = step.groups.get(cache.spec.group)?;
-        let heads = spec.num_heads / spec.num_kv_heads;
-        let longest = if self.planning {
-            group.stride * cache.spec.block_size
-        } else {
-            step.seq_lens.iter().max().map_or(0, |&len| len as usize)
-        };
-        let spans = longest.div_ceil(SPAN);
-        let most = step.cu_seqlens_q.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(0) as usize;
-        (spans > 1 && most * heads <= WARP_ROWS).then_some(spans)
-    }
-
-    fn launch_attention(&mut self, spec: &AttnSpec, split: Option<usize>, params: &Attention) {
-        let step = &self.inputs.step;
-        let kernels = kernels_of(spec.head_dim).expect("a cache was made for these heads");
-        let sequences = step.num_seqs() * spec.num_kv_heads;
-        let tokens = step.num_tokens();
-        let most = step.cu_seqlens_q.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(0) as usize;
-        let blocks = (most * spec.num_heads / spec.num_kv_heads).div_ceil(4 * WARP_ROWS);
-        let shared = 2 * 2 * TILE * (spec.head_dim * 2 + 16);
-        match split {
-            None => self.launch(kernels.attend, [blocks, sequences, 1], 128, shared, params),
-            Some(spans) => {
-                self.launch(kernels.attend_span, [1, sequences, spans], 32, shared, params);
-                self.launch(kernels.merge_spans, [tokens, spec.num_heads, 1], spec.head_dim, 0, params);
-            }
-        }
     }
 }

@@ -1,4 +1,4 @@
-//! Rotation, KV writes and attention over several steps: chunks, single tokens, and both in one step.
+//! Rotation, KV writes and attention over several steps, their inputs brought by `upload`: chunks, single tokens, and both in one step.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! Ops on rows: embeddings, norms, matmuls and their epilogues.
+//! Ops on rows: embeddings, norms, and every epilogue of `gemm`.
 
 use super::*;
 
