@@ -83,12 +83,22 @@ impl Build {
         }
     }
 
-    /// Options without which the sanitizer misreads stacks that switch, or goes on after its first report.
-    fn environment(self) -> Option<(&'static str, &'static str)> {
+    /// Options without which the sanitizer misreads stacks that switch, goes on after its first report, or watches a host
+    /// that is not compiled for it.
+    fn options(self) -> Option<(&'static str, &'static str)> {
         match self.sanitizer {
             None => None,
             Some(Sanitizer::Address) => Some(("ASAN_OPTIONS", "detect_stack_use_after_return=0:detect_leaks=0")),
             Some(Sanitizer::Thread) => Some(("TSAN_OPTIONS", "halt_on_error=1:ignore_noninstrumented_modules=1")),
+        }
+    }
+
+    /// The sanitizer's library, which a host that is not compiled for it must load first.
+    fn preloaded(self) -> Option<&'static str> {
+        match self.sanitizer {
+            None => None,
+            Some(Sanitizer::Address) => Some("libasan.so"),
+            Some(Sanitizer::Thread) => Some("libtsan.so"),
         }
     }
 }
@@ -108,28 +118,25 @@ pub fn build(root: &Path, sanitizer: Option<Sanitizer>) -> Result<PathBuf> {
 
 /// Lets `command`, a program that is not instrumented itself, run kernels under `sanitizer` by the library in `folder`.
 pub fn watch(sanitizer: Sanitizer, folder: &Path, command: &mut Command) -> Result<()> {
-    let runtime = match sanitizer {
-        Sanitizer::Address => "libasan.so",
-        Sanitizer::Thread => "libtsan.so",
-    };
-    let found = Command::new("g++").arg(format!("-print-file-name={runtime}")).output().context("cannot start g++")?;
-    let runtime = String::from_utf8(found.stdout).context("g++ names a file in UTF-8")?;
-    command.env("LD_LIBRARY_PATH", folder).env("LD_PRELOAD", runtime.trim());
-    command.envs(Build { sanitizer: Some(sanitizer) }.environment());
+    command.envs(variables(Build { sanitizer: Some(sanitizer) }, folder)?);
     Ok(())
+}
+
+/// What a program's environment needs to run on the library in `folder`.
+fn variables(build: Build, folder: &Path) -> Result<Vec<(&'static str, String)>> {
+    let mut variables = vec![("LD_LIBRARY_PATH", folder.display().to_string())];
+    variables.extend(build.options().map(|(name, value)| (name, value.to_owned())));
+    if let Some(library) = build.preloaded() {
+        variables.push(("LD_PRELOAD", compile::library(library)?));
+    }
+    Ok(variables)
 }
 
 /// Builds, and prints how to use what was built.
 pub fn build_and_tell(root: &Path, sanitizer: Option<Sanitizer>) -> Result<()> {
-    let folder = build(root, sanitizer)?;
-    let preload = match sanitizer {
-        None => "",
-        Some(Sanitizer::Address) => {
-            " ASAN_OPTIONS=detect_stack_use_after_return=0 LD_PRELOAD=$(g++ -print-file-name=libasan.so)"
-        }
-        Some(Sanitizer::Thread) => " LD_PRELOAD=$(g++ -print-file-name=libtsan.so)",
-    };
-    println!("LD_LIBRARY_PATH={}{preload}", folder.display());
+    let variables = variables(Build { sanitizer }, &build(root, sanitizer)?)?;
+    let settings: Vec<_> = variables.into_iter().map(|(name, value)| format!("{name}={value}")).collect();
+    println!("{}", settings.join(" "));
     Ok(())
 }
 
@@ -154,7 +161,7 @@ fn test_build(root: &Path, build: Build) -> Result<(u64, u64)> {
     let program = compiler.link(&objects, build.link_flags(), TESTS)?;
     let name = build.sanitizer.map_or("plain".to_owned(), |sanitizer| format!("{sanitizer:?}").to_lowercase());
     println!("==== {name}");
-    let output = Command::new(&program).arg(&name).envs(build.environment()).output();
+    let output = Command::new(&program).arg(&name).envs(build.options()).output();
     let output = output.with_context(|| format!("cannot start {}", program.display()))?;
     let text = String::from_utf8_lossy(&output.stdout);
     print!("{text}{}", String::from_utf8_lossy(&output.stderr));

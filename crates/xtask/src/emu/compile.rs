@@ -30,6 +30,9 @@ const NATIVE_FLAGS: &[&str] = &[];
 const KERNEL_FLAGS: &[&str] =
     &["-DCUDA_EMU", "-Wno-unknown-pragmas", "-Wno-unused-function", "-Wno-unused-parameter", "-Wno-attributes"];
 
+/// Where kernel files find headers.
+const KERNEL_INCLUDES: &[&str] = &["kernels/emu/include", "kernels/cuda/include"];
+
 /// A source and what it is compiled to, with all arguments.
 pub struct Object {
     pub source: PathBuf,
@@ -45,9 +48,9 @@ pub struct Compiler {
 }
 
 impl Compiler {
-    /// The compiler of `CXX`, or g++. Makes the folder.
+    /// Looks whether there is one, and makes the folder.
     pub fn find(root: &Path, folder: &Path) -> Result<Self> {
-        let program = std::env::var("CXX").unwrap_or_else(|_| "g++".to_owned());
+        let program = program();
         if Command::new(&program).arg("--version").output().is_err() {
             bail!("there is no {program}: the emulator is C++, so install g++ or name another compiler in CXX");
         }
@@ -165,7 +168,21 @@ impl Compiler {
     }
 }
 
-const KERNEL_INCLUDES: &[&str] = &["kernels/emu/include", "kernels/cuda/include"];
+/// The compiler of `CXX`, or g++.
+fn program() -> String {
+    std::env::var("CXX").unwrap_or_else(|_| "g++".to_owned())
+}
+
+/// Where one of the compiler's own libraries lies.
+pub fn library(name: &str) -> Result<String> {
+    let program = program();
+    let output = Command::new(&program).arg(format!("-print-file-name={name}")).output();
+    let output = output.with_context(|| format!("cannot start {program}"))?;
+    match String::from_utf8_lossy(&output.stdout).trim() {
+        path if path == name => bail!("{program} comes without {name}: install its sanitizers"),
+        path => Ok(path.to_owned()),
+    }
+}
 
 /// Whether an object was made by the same arguments from sources that have not changed since.
 fn is_fresh(object: &Object) -> bool {
