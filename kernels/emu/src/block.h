@@ -30,6 +30,8 @@ class Block {
     // The block whose fiber runs on this OS thread.
     static Block& running();
 
+    const char* kernel_name() const { return kernel_.name; }
+
     // What the parts of a block ask for.
     Fiber& running_fiber() { return fibers_[running_rank_]; }
     unsigned num_live() const { return num_live_; }

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "block.h"
+#include "crash.h"
 #include "sanitizers.h"
 
 namespace emu {
@@ -51,6 +52,7 @@ struct Work {
     }
 
     void take_blocks_unwatched(unsigned worker) {
+        const CrashReports reports;
         Block block(kernel, shape, parameters, schedule, worker);
         for (uint64_t taken = next++; taken < num_blocks && !failed; taken = next++) {
             Outcome ended = block.run(block_index(taken));

@@ -55,6 +55,11 @@ void Stacks::give_back(std::unique_ptr<Stacks> stacks) {
     idle().by_count[stacks->stacks_.size()].push_back(std::move(stacks));
 }
 
+bool Stacks::is_guard(const sanitizer::Stack& stack, const void* address) {
+    const char* const bottom = static_cast<const char*>(stack.bottom);
+    return address >= bottom - GUARD && address < bottom;
+}
+
 Stacks::Stacks(unsigned count) : memory_(map_stacks(STRIDE * count)), stacks_(count) {
     for (unsigned at = 0; at < count; at++) {
         char* const lowest = memory_ + STRIDE * at;

@@ -19,6 +19,9 @@ class Stacks {
     Stacks(const Stacks&) = delete;
     Stacks& operator=(const Stacks&) = delete;
 
+    // Whether the address lies just below the stack, where one that is too small runs into.
+    static bool is_guard(const sanitizer::Stack& stack, const void* address);
+
     sanitizer::Stack& at(unsigned index) { return stacks_[index]; }
 
   private:

@@ -123,6 +123,16 @@ CASE(launches_out_of_range, passes()) {
     }
 }
 
+CASE(wild_pointer, (Expected{"emu: write_nowhere: block (0, 0, 0), thread (0, 0, 0) touches address 0x40", nullptr, nullptr})) {
+    run("write_nowhere", 1, 32, {}, reinterpret_cast<int*>(0x40));
+}
+
+CASE(too_little_stack, (Expected{"emu: descend_far: block (0, 0, 0), thread (0, 0, 0) needs more stack than there is", nullptr, nullptr})) {
+    int out = 0;
+    run("descend_far", 1, 1, {}, &out, 10);
+    run("descend_far", 1, 1, {}, &out, 10000);
+}
+
 CASE(race_in_a_block, thread("WARNING: ThreadSanitizer: data race")) {
     const Buffer out;
     run("race_in_a_block", 1, 32, {}, out.data());

@@ -84,3 +84,14 @@ extern "C" __global__ void race_between_blocks(float* out) {
 }
 
 extern "C" __global__ void __launch_bounds__(64) bounded(float* out) { out[threadIdx.x] = 1.0f; }
+
+extern "C" __global__ void write_nowhere(int* out) { out[threadIdx.x] = 1; }
+
+// Deeper than any kernel goes; each call keeps something that the next one may change.
+__device__ int descend(volatile int* above, int depth) {
+    volatile int here[64];
+    here[depth % 64] = *above + depth;
+    return depth == 0 ? here[0] : descend(here, depth - 1) + here[depth % 64];
+}
+
+extern "C" __global__ void descend_far(int* out, int depth) { out[0] = descend(out, depth); }
