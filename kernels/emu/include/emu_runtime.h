@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 
 #include "emu_types.h"
 
@@ -21,6 +22,12 @@ struct Site {
         return {file, line, operation};
     }
 };
+
+// One place has one text, nearly always: its address tells soonest.
+inline bool operator==(const Site& a, const Site& b) {
+    const auto same = [](const char* x, const char* y) { return x == y || strcmp(x, y) == 0; };
+    return a.line == b.line && same(a.file, b.file) && same(a.operation, b.operation);
+}
 
 // Why a launch failed, as the driver's error codes.
 enum class Failure : int {

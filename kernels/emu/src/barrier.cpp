@@ -1,8 +1,6 @@
 // The barrier of a block.
 #include "barrier.h"
 
-#include <cstring>
-
 #include "block.h"
 #include "sanitizers.h"
 
@@ -39,7 +37,7 @@ void Barrier::check_warp_agrees(const Site& site) {
     Site& of_warp = warp_sites_[current->warp];
     if (of_warp.file == nullptr) {
         of_warp = site;
-    } else if (of_warp.line != site.line || strcmp(of_warp.file, site.file) != 0) {
+    } else if (!(of_warp == site)) {
         fail(Failure::failed, site, "divergent barrier: other threads of the warp wait at %s:%d (%s)", of_warp.file,
              of_warp.line, of_warp.operation);
     }

@@ -1,20 +1,10 @@
 // Meetings of lanes.
 #include "warp.h"
 
-#include <cstring>
-
 #include "block.h"
 #include "sanitizers.h"
 
 namespace emu {
-namespace {
-
-bool same_place(const Site& a, const Site& b) {
-    return a.line == b.line && strcmp(a.file, b.file) == 0 && strcmp(a.operation, b.operation) == 0;
-}
-
-}  // namespace
-
 void Warp::start_block(unsigned index, unsigned num_lanes) {
     index_ = index;
     live_ = num_lanes == 32 ? ~0u : (1u << num_lanes) - 1;
@@ -51,7 +41,7 @@ Warp::Meeting& Warp::find(uint32_t mask, bool whole, const Site& site, Exchange 
         if (meeting.arrived == 0) {
             free_place = &meeting;
         } else if (meeting.mask == mask) {
-            if (!same_place(meeting.site, site)) {
+            if (!(meeting.site == site)) {
                 fail(Failure::failed, site, "divergent warp collective: other lanes of the mask %08x are at %s:%d (%s)", mask,
                      meeting.site.file, meeting.site.line, meeting.site.operation);
             }
