@@ -2,6 +2,7 @@
 
 mod check;
 mod emu;
+mod mutants;
 mod simulate;
 mod tidy;
 
@@ -32,6 +33,8 @@ enum Command {
     },
     /// Fetch the CUDA compiler into target/ and compile every kernel for every GPU; builds after it embed them.
     Kernels,
+    /// Break each CUDA kernel in one place at a time, and see that its tests notice.
+    Mutants,
     /// Run the house rules alone.
     Tidy,
     /// Replay one seed of the simulator, with its trace.
@@ -69,6 +72,7 @@ fn run(command: Command) -> Result<bool> {
         Command::Check { list: true, .. } => Ok(check::list()),
         Command::Check { only, .. } => check::run(&root(), &only),
         Command::Kernels => check::run(&root(), &["kernels".to_owned()]),
+        Command::Mutants => mutants::run(&root()),
         Command::Tidy => Ok(tidy::run(&root())?.failed == 0),
         Command::Sim { seed, depth } => simulate::replay(&root(), seed, depth),
         Command::Emu { sanitize, test: true } => Ok(emu::test(&root(), sanitize)?.failed == 0),

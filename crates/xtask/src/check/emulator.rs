@@ -1,13 +1,13 @@
 //! The CUDA kernels on the emulator: its own tests, then the kernels' tests in other orders of lanes and under sanitizers. (The plain
 //! order is part of all tests, which find the emulator by themselves.)
 
-use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::Result;
 
 use super::{Context, Counts, cargo};
 use crate::emu::{self, Sanitizer};
+use crate::mutants;
 
 const ALL: &[&str] = &["cuda::tests"];
 /// Under the thread sanitizer all tests would take minutes: one with every matmul's tile and one with all of attention.
@@ -16,7 +16,8 @@ const UNDER_THREADS: &[&str] = &["cuda::tests::dense::sums_agree", "cuda::tests:
 pub(super) fn run(context: &Context) -> Result<Counts> {
     let mut counts = emu::test(&context.root, None)?;
     let folder = emu::build(&context.root, None)?;
-    let program = tests(context)?;
+    // The program itself: a sanitizer shall watch it, and not cargo.
+    let program = mutants::tests(&context.root)?;
     for order in ["reverse", "random"] {
         println!("-- lanes in {order} order");
         let mut command = context.command(&program);
@@ -31,16 +32,6 @@ pub(super) fn run(context: &Context) -> Result<Counts> {
         counts.merge(cargo::counted(context, &mut command)?);
     }
     Ok(counts)
-}
-
-/// The program of the kernels' tests: a sanitizer shall watch it, and not cargo.
-fn tests(context: &Context) -> Result<PathBuf> {
-    let mut command = context.cargo(&["test", "--package", "kernels", "--lib", "--no-run", "--message-format=json"]);
-    let output = command.output().context("cannot start cargo")?;
-    ensure!(output.status.success(), "the kernels' tests do not compile");
-    let messages = String::from_utf8_lossy(&output.stdout);
-    let program = messages.split("\"executable\":\"").nth(1).and_then(|rest| rest.split('"').next());
-    Ok(Path::new(program.context("cargo names the program that it built")?).to_owned())
 }
 
 /// Points `command` to the emulator, where it was built and nothing else was chosen.

@@ -118,6 +118,24 @@ fn attended<B: Backend>(b: &mut B, case: &Case, steps: Steps<'_>) -> Vec<((usize
 const MIXED: Steps<'static> =
     &[&[(0, 37), (1, 5)], &[(0, 1), (1, 1)], &[(1, 1), (0, 20), (2, 3)], &[(2, 1), (1, 1), (0, 1)]];
 
+/// Single tokens at the first positions of spans, and in their midst.
+const LONG: Steps<'static> = &[&[(0, 256)], &[(0, 1)], &[(0, 255)], &[(0, 1)], &[(0, 6)], &[(0, 1)]];
+
+fn check_agreement(test: &str, case: &Case, steps: Steps<'_>) {
+    let Some(mut cuda) = gpu(test) else { return };
+    let expected = attended(&mut Reference::new(), case, steps);
+    for ((key, actual), (_, expected)) in attended(&mut cuda, case, steps).iter().zip(&expected) {
+        check_close(&format!("{case:?} {key:?}"), actual, expected, Tolerance { absolute: 0.03, relative: 0.03 });
+    }
+}
+
+#[test]
+fn long_contexts_agree() {
+    for case in [PLAIN, Case { window: Some(300), ..PLAIN }] {
+        check_agreement("long_contexts_agree", &case, LONG);
+    }
+}
+
 #[test]
 fn mixed_steps_agree() {
     let cases = [
@@ -130,11 +148,7 @@ fn mixed_steps_agree() {
         Case { head_norms: true, ..PLAIN },
     ];
     for case in cases {
-        let Some(mut cuda) = gpu("mixed_steps_agree") else { return };
-        let expected = attended(&mut Reference::new(), &case, MIXED);
-        for ((key, actual), (_, expected)) in attended(&mut cuda, &case, MIXED).iter().zip(&expected) {
-            check_close(&format!("{case:?} {key:?}"), actual, expected, Tolerance { absolute: 0.03, relative: 0.03 });
-        }
+        check_agreement("mixed_steps_agree", &case, MIXED);
     }
 }
 
@@ -145,7 +159,7 @@ fn a_token_has_the_same_bits_in_a_chunk_alone_and_split_over_spans() {
         let case = Case { window, ..PLAIN };
         let rows = |steps: Steps<'_>| Some(attended(&mut gpu(name)?, &case, steps));
         let Some(whole) = rows(&[&[(0, 520)]]) else { return };
-        let chunks = rows(&[&[(0, 250)], &[(0, 1)], &[(0, 267)], &[(0, 1)], &[(0, 1)]]).expect("as before");
+        let chunks = rows(LONG).expect("as before");
         let company = rows(&[&[(1, 3), (0, 518)], &[(1, 1), (0, 1)], &[(0, 1), (1, 1)]]).expect("as before");
         for rows in [chunks, company] {
             for (key, row) in rows.iter().filter(|(key, _)| key.0 == 0) {

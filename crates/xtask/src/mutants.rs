@@ -1,0 +1,129 @@
+//! `cargo xtask mutants`: breaks each CUDA kernel in one place at a time, and shows that its tests notice.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::emu::{self, Sanitizer};
+
+/// One mistake.
+struct Mutant {
+    file: &'static str,
+    what: &'static str,
+    from: &'static str,
+    to: &'static str,
+    /// Who notices, where a plain run may not.
+    sanitizer: Option<Sanitizer>,
+}
+
+const fn mutant(file: &'static str, what: &'static str, from: &'static str, to: &'static str) -> Mutant {
+    Mutant { file, what, from, to, sanitizer: None }
+}
+
+const MUTANTS: &[Mutant] = &[
+    mutant("include/vectors.cuh", "a barrier is missing", "__syncthreads();", ""),
+    mutant("norm.cu", "a column is not counted", " + v.w * v.w;", ";"),
+    mutant("gemm_bf16.cu", "a wait is too short", "cp_async_wait<STAGES - 2>();", "cp_async_wait<STAGES - 1>();"),
+    mutant("gemm_bf16.cu", "a barrier is missing", "__syncthreads();", ""),
+    mutant(
+        "include/gemm_tile.cuh",
+        "a fragment is transposed",
+        "lane / 16 * 8 + lane % 8, step * 2 + lane / 8 % 2",
+        "lane / 8 % 2 * 8 + lane % 8, step * 2 + lane / 16",
+    ),
+    mutant(
+        "include/gemm_tile.cuh",
+        "inputs beyond the last are read",
+        "first + row < rows && column < k",
+        "first + row < rows",
+    ),
+    mutant("include/gemm_out.cuh", "a gate is upside down", "__expf(-y)", "__expf(y)"),
+    Mutant {
+        file: "include/gemm_out.cuh",
+        what: "rows beyond the last are written",
+        from: "if (row >= p.m) return;",
+        to: "",
+        sanitizer: Some(Sanitizer::Address),
+    },
+    mutant("gemm_coded.cu", "a nibble is the wrong one", "lop3<AND_OR>(word >> 4,", "lop3<AND_OR>(word >> 8,"),
+    mutant("gemm_coded.cu", "a sign is lost", "0x00800080u", "0x00000000u"),
+    mutant("gemm_coded.cu", "a minimum is not added", "__fmaf_rn(min, inputs", "__fmaf_rn(0.0f * min, inputs"),
+    mutant("gemm_coded.cu", "a wait is missing", "cp_async_wait<STAGES - 2>();", ""),
+    mutant("paged_attention.cu", "a token does not see itself", "key <= position &&", "key < position &&"),
+    mutant("paged_attention.cu", "a window is one too wide", "key > oldest ?", "key >= oldest ?"),
+    mutant(
+        "paged_attention.cu",
+        "memory beyond the context is read",
+        "position >= from && position < to;",
+        "position >= from;",
+    ),
+    mutant("paged_attention.cu", "a span weighs too much", "exp2f(later - max))", "1.0f)"),
+    mutant("paged_attention.cu", "the last span is not merged", "span * SPAN <= position;", "span * SPAN < position;"),
+    mutant("rope_write.cu", "a rotation goes the other way", "b * cos + a * sin", "b * cos - a * sin"),
+    mutant("rope_write.cu", "a head is not normalized", "warp_sum(squares) / p.head_dim", "1.0f"),
+    mutant("rows.cu", "an embedding lacks its minimum", "(scale * code + min)", "(scale * code + 0.0f * min)"),
+];
+
+/// True when each is noticed.
+pub fn run(root: &Path) -> Result<bool> {
+    let tree = root.join("target/mutants");
+    copy_kernels(root, &tree)?;
+    let tests = tests(root)?;
+    ensure!(passes(&tree, &tests, None)?, "the tests fail without any mistake");
+    let mut missed = 0;
+    for mutant in MUTANTS {
+        let path = tree.join("kernels/cuda").join(mutant.file);
+        let source = fs::read_to_string(&path)?;
+        ensure!(source.contains(mutant.from), "{} has no {:?}", mutant.file, mutant.from);
+        fs::write(&path, source.replacen(mutant.from, mutant.to, 1))?;
+        let survived = passes(&tree, &tests, mutant.sanitizer);
+        fs::write(&path, source)?;
+        let survived = survived?;
+        missed += usize::from(survived);
+        println!("{:<9} {}: {}", if survived { "MISSED" } else { "noticed" }, mutant.file, mutant.what);
+    }
+    println!("{} noticed, {missed} missed", MUTANTS.len() - missed);
+    Ok(missed == 0)
+}
+
+/// A tree with the emulator as it is and the kernels' files anew.
+fn copy_kernels(root: &Path, tree: &Path) -> Result<()> {
+    let (from, to) = (root.join("kernels"), tree.join("kernels"));
+    fs::create_dir_all(to.join("cuda/include"))?;
+    fs::remove_file(to.join("emu")).ok();
+    std::os::unix::fs::symlink(from.join("emu"), to.join("emu"))?;
+    for folder in ["cuda", "cuda/include"] {
+        for entry in fs::read_dir(from.join(folder))? {
+            let path = entry?.path();
+            if path.is_file() {
+                fs::copy(&path, to.join(folder).join(path.file_name().context("a file has a name")?))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The program of the kernels' tests.
+pub fn tests(root: &Path) -> Result<PathBuf> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let arguments = ["test", "--package", "kernels", "--lib", "--no-run", "--message-format=json"];
+    let output = Command::new(cargo).args(arguments).current_dir(root).output().context("cannot start cargo")?;
+    ensure!(output.status.success(), "the kernels' tests do not compile");
+    let messages = String::from_utf8_lossy(&output.stdout);
+    let program = messages.split("\"executable\":\"").nth(1).and_then(|rest| rest.split('"').next());
+    Ok(Path::new(program.context("cargo names the program that it built")?).to_owned())
+}
+
+/// Whether the kernels of `tree` pass the tests. Kernels that do not compile, or hang, do not.
+fn passes(tree: &Path, tests: &Path, sanitizer: Option<Sanitizer>) -> Result<bool> {
+    let folder = emu::build(tree, sanitizer)?;
+    let mut command = Command::new("timeout");
+    command.arg("120").arg(tests).arg("cuda::tests").env("LD_LIBRARY_PATH", &folder);
+    if let Some(sanitizer) = sanitizer {
+        emu::watch(sanitizer, &folder, &mut command)?;
+    }
+    let status = command.stdout(Stdio::null()).stderr(Stdio::null()).status().context("cannot start the tests")?;
+    Ok(status.success())
+}
