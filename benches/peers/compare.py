@@ -187,10 +187,10 @@ def load(args, name, url, seed):
     return reports if isinstance(reports, list) else [reports]
 
 
-def servers(args, reports):
+def servers(args, sides, reports):
     """Appends a report per round, contender and point."""
     for number in range(args.rounds):
-        for name, is_ours, command in contenders(args):
+        for name, is_ours, command in sides:
             print(f"round {number + 1} of {args.rounds}: {name}", file=sys.stderr)
             def sweep():
                 with serving(command) as (url, pid):
@@ -316,10 +316,10 @@ def main():
     if args.show:
         sys.exit(show(json.loads(pathlib.Path(args.show).read_text()), args.show))
     started = {"date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "machine": machine()}
-    reports, direct = [], []
+    reports, direct, sides = [], [], contenders(args)
     try:
         if "servers" not in args.skip:
-            servers(args, reports)
+            servers(args, sides, reports)
         if "in-process" not in args.skip:
             in_process(args, direct)
     except KeyboardInterrupt:
@@ -329,7 +329,7 @@ def main():
         **started,
         "load_average_after": os.getloadavg(),
         "arguments": vars(args),
-        "contenders": [[name, [str(word) for word in command]] for name, _, command in contenders(args)],
+        "contenders": [[name, [str(word) for word in command]] for name, _, command in sides],
         "peer_versions": {"llama.cpp": (version.stdout + version.stderr).strip().splitlines()[:2]},
         "ratios": summarize(reports, direct)[1],
         "servers": reports,

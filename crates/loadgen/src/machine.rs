@@ -42,8 +42,8 @@ impl Machine {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Program {
     pub version: String,
-    /// The commit that is checked out where the program lies, with `-dirty` if files differ from it; `None` for a program
-    /// outside of its repository. `built` says whether the program can be of that commit.
+    /// The newest commit when the program was built, in the repository where it lies, with `-dirty` if files differ from
+    /// the one that is checked out; `None` for a program outside of its repository.
     pub commit: Option<String>,
     /// When the program was written to disk.
     pub built: Option<String>,
@@ -58,7 +58,7 @@ impl Program {
         let modified = path.as_deref().and_then(|path| path.metadata().ok()?.modified().ok());
         Self {
             version: version.to_owned(),
-            commit: path.as_deref().and_then(Path::parent).and_then(commit),
+            commit: path.as_deref().and_then(Path::parent).and_then(|folder| commit(folder, modified?)),
             built: modified.map(|time| Date::at(time).to_string()),
             command: without_keys(std::env::args()),
         }
@@ -79,12 +79,13 @@ fn without_keys(args: impl Iterator<Item = String>) -> Vec<String> {
     args.map(shown).collect()
 }
 
-fn commit(folder: &Path) -> Option<String> {
+fn commit(folder: &Path, built: SystemTime) -> Option<String> {
+    let before = format!("--before={}", Date::at(built));
     let git = |args: &[&str]| {
         let output = Command::new("git").arg("-C").arg(folder).args(args).output().ok()?;
         output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
     };
-    let commit = git(&["rev-parse", "--short=12", "HEAD"])?;
+    let commit = git(&["log", "-1", "--format=%h", "--abbrev=12", &before])?;
     let changed = git(&["status", "--porcelain", "--untracked-files=no"])?;
     Some(if changed.is_empty() { commit } else { format!("{commit}-dirty") })
 }
