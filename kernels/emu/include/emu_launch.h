@@ -41,7 +41,8 @@ struct Outcome {
     std::string message;
 };
 
-// The order in which the threads of a block run between two meetings, and blocks one after another.
+// The order in which the threads of a block run between two meetings, and blocks one after another. In reverse, one warp
+// goes on for as long as it can; else all keep step, or nearly.
 enum class Order { forward, reverse, random };
 
 struct Schedule {

@@ -13,6 +13,8 @@ namespace {
 
 thread_local Block* running_block = nullptr;
 
+constexpr unsigned NOBODY = ~0u;
+
 uint3 coordinates(unsigned rank, const dim3& size) {
     return {rank % size.x, rank / size.x % size.y, rank / size.x / size.y};
 }
@@ -32,7 +34,6 @@ Block::Block(const Kernel& kernel, const Launch& shape, void** parameters, const
       turns_(num_threads_),
       turn_of_(num_threads_) {
     warps.resize((num_threads_ + 31) / 32);
-    sanitizer::use_current_fiber(host_stack_);
     for (unsigned rank = 0; rank < num_threads_; rank++) {
         fibers_[rank].stack = &stacks_->at(rank);
         turns_[rank] = schedule.order == Order::reverse ? num_threads_ - 1 - rank : rank;
@@ -40,6 +41,8 @@ Block::Block(const Kernel& kernel, const Launch& shape, void** parameters, const
 }
 
 Block::~Block() {
+    // Not necessarily the OS thread that ran the block.
+    sanitizer::use_current_fiber(host_stack_);
     for (Fiber& fiber : fibers_) {
         if (fiber.state != FiberState::done) {
             sanitizer::abandon(*fiber.stack, fiber.unwatched, host_stack_, &end_);
@@ -53,6 +56,7 @@ Block::~Block() {
 Block& Block::running() { return *running_block; }
 
 Outcome Block::run(uint3 index) {
+    sanitizer::use_current_fiber(host_stack_);
     start(index);
     running_block = this;
     running_rank_ = turns_[0];
@@ -134,28 +138,58 @@ void Block::wait(const Site& site) {
 
 // False where no thread is ready, itself included.
 bool Block::switch_to_next(bool last) {
+    const unsigned rank = next_rank();
+    if (rank == NOBODY) {
+        return false;
+    }
     Fiber& from = running_fiber();
-    const unsigned turn = turn_of_[running_rank_];
-    for (unsigned step = 1; step <= num_threads_; step++) {
-        const unsigned rank = turns_[(turn + step) % num_threads_];
-        Fiber& to = fibers_[rank];
-        if (to.state != FiberState::ready) {
-            continue;
-        }
-        if (&to == &from) {
-            return true;
-        }
-        if (last) {
-            from.look_again();
-        }
-        running_rank_ = rank;
-        current = &to.thread;
-        sanitizer::leave(*from.stack, *to.stack, last);
-        switch_stack(&from.stack_pointer, to.stack_pointer);
-        sanitizer::resume(*from.stack);
+    Fiber& to = fibers_[rank];
+    if (&to == &from) {
         return true;
     }
-    return false;
+    if (last) {
+        from.look_again();
+    }
+    running_rank_ = rank;
+    current = &to.thread;
+    sanitizer::leave(*from.stack, *to.stack, last);
+    switch_stack(&from.stack_pointer, to.stack_pointer);
+    sanitizer::resume(*from.stack);
+    return true;
+}
+
+// The orders differ in how far warps drift apart. Forward, all keep step. In reverse, one goes on as long as any of its lanes
+// can, which shows a buffer that is filled again while others still read it. At random, anything between.
+unsigned Block::next_rank() {
+    if (schedule_.order == Order::reverse) {
+        const unsigned of_warp = ready_in_warp(running_rank_ / 32);
+        if (of_warp != NOBODY) {
+            return of_warp;
+        }
+    }
+    const bool random = schedule_.order == Order::random;
+    return ready_after(random ? static_cast<unsigned>(random_()) % num_threads_ : turn_of_[running_rank_]);
+}
+
+unsigned Block::ready_in_warp(unsigned warp) const {
+    const unsigned first = warp * 32;
+    for (unsigned rank = std::min(first + 32, num_threads_); rank-- > first;) {
+        if (fibers_[rank].state == FiberState::ready) {
+            return rank;
+        }
+    }
+    return NOBODY;
+}
+
+// The next in the order of turns; the one whose turn it was comes last.
+unsigned Block::ready_after(unsigned turn) const {
+    for (unsigned step = 1; step <= num_threads_; step++) {
+        const unsigned rank = turns_[(turn + step) % num_threads_];
+        if (fibers_[rank].state == FiberState::ready) {
+            return rank;
+        }
+    }
+    return NOBODY;
 }
 
 void Block::switch_to_host() {

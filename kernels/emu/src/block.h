@@ -49,6 +49,10 @@ class Block {
     void shuffle_turns();
     void exit_thread();
     bool switch_to_next(bool last);
+    // Whose turn it is, or nobody's.
+    unsigned next_rank();
+    unsigned ready_in_warp(unsigned warp) const;
+    unsigned ready_after(unsigned turn) const;
     // Never comes back.
     void switch_to_host();
     std::string who_waits() const;

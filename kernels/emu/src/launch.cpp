@@ -5,6 +5,7 @@
 #include <atomic>
 #include <cstdlib>
 #include <cstring>
+#include <memory>
 #include <mutex>
 #include <thread>
 #include <vector>
@@ -26,11 +27,16 @@ std::string text(const dim3& size) {
     return "(" + std::to_string(size.x) + ", " + std::to_string(size.y) + ", " + std::to_string(size.z) + ")";
 }
 
+// While it lives, this OS thread's own work is no race of a kernel.
+struct Unwatched {
+    Unwatched() { sanitizer::look_away(); }
+    ~Unwatched() { sanitizer::look_again(); }
+};
+
 // What the workers of a launch share.
 struct Work {
     const Kernel& kernel;
     const Launch& shape;
-    void** parameters;
     const Schedule& schedule;
     uint64_t num_blocks;
     std::atomic<uint64_t> next{0};
@@ -45,16 +51,11 @@ struct Work {
                 static_cast<unsigned>(at / grid.x / grid.y)};
     }
 
-    void take_blocks(unsigned worker) {
-        sanitizer::look_away();
-        take_blocks_unwatched(worker);
-        sanitizer::look_again();
-    }
-
-    void take_blocks_unwatched(unsigned worker) {
+    // Runs one block after another on this OS thread.
+    void take_blocks(Block& block, unsigned worker) {
+        const Unwatched unwatched;
         const CrashReports reports;
-        Block block(kernel, shape, parameters, schedule, worker);
-        for (uint64_t taken = next++; taken < num_blocks && !failed; taken = next++) {
+        for (uint64_t taken = first(worker); taken < num_blocks && !failed; taken = after(taken)) {
             Outcome ended = block.run(block_index(taken));
             if (ended.failure != Failure::none) {
                 const std::lock_guard<std::mutex> lock(mutex);
@@ -63,7 +64,29 @@ struct Work {
             }
         }
     }
+
+    // Races between blocks show only where two workers take part, whichever comes first: then each has its share.
+    uint64_t first(unsigned worker) { return sanitizer::FINDS_RACES ? worker : next++; }
+    uint64_t after(uint64_t taken) { return sanitizer::FINDS_RACES ? taken + schedule.workers : next++; }
 };
+
+// All workers' blocks are made first and live to the end: workers that handed stacks to each other would come one after the
+// other for the thread sanitizer.
+void run_workers(Work& work, void** parameters) {
+    const Unwatched unwatched;
+    std::vector<std::unique_ptr<Block>> blocks;
+    for (unsigned worker = 0; worker < std::min<uint64_t>(work.schedule.workers, work.num_blocks); worker++) {
+        blocks.push_back(std::make_unique<Block>(work.kernel, work.shape, parameters, work.schedule, worker));
+    }
+    std::vector<std::thread> others;
+    for (unsigned worker = 1; worker < blocks.size(); worker++) {
+        others.emplace_back([&work, &blocks, worker] { work.take_blocks(*blocks[worker], worker); });
+    }
+    work.take_blocks(*blocks[0], 0);
+    for (std::thread& other : others) {
+        other.join();
+    }
+}
 
 }  // namespace
 
@@ -99,15 +122,8 @@ Outcome launch(const Kernel& kernel, const Launch& shape, void** parameters, con
     if (refused.failure != Failure::none) {
         return refused;
     }
-    Work work{kernel, shape, parameters, schedule, product(shape.grid)};
-    std::vector<std::thread> others;
-    for (unsigned worker = 1; worker < std::min<uint64_t>(schedule.workers, work.num_blocks); worker++) {
-        others.emplace_back([&work, worker] { work.take_blocks(worker); });
-    }
-    work.take_blocks(0);
-    for (std::thread& other : others) {
-        other.join();
-    }
+    Work work{kernel, shape, schedule, product(shape.grid)};
+    run_workers(work, parameters);
     if (work.outcome.failure != Failure::none) {
         work.outcome.message = std::string(kernel.name) + ": " + work.outcome.message;
     }
@@ -125,7 +141,7 @@ Schedule Schedule::from_environment() {
     }
     const char* const workers = getenv("TOKENMILL_EMU_WORKERS");
     schedule.workers = workers != nullptr ? static_cast<unsigned>(strtoul(workers, nullptr, 10)) : std::thread::hardware_concurrency();
-    schedule.workers = std::max(1u, schedule.workers);
+    schedule.workers = std::max(sanitizer::FINDS_RACES ? 2u : 1u, schedule.workers);
     return schedule;
 }
 

@@ -21,6 +21,12 @@ extern "C" void __tsan_ignore_thread_end();
 
 namespace emu::sanitizer {
 
+#if defined(EMU_THREAD_SANITIZER)
+constexpr bool FINDS_RACES = true;
+#else
+constexpr bool FINDS_RACES = false;
+#endif
+
 // A stack that the program can be on, as the sanitizers see it.
 struct Stack {
     const void* bottom = nullptr;

@@ -1,10 +1,8 @@
 // Cases of memory: what is noticed, and by which build.
 #include <cmath>
 #include <cstdio>
-#include <cstdlib>
-#include <memory>
-#include <vector>
 
+#include "floats.h"
 #include "harness.h"
 
 using namespace harness;
@@ -13,21 +11,10 @@ namespace {
 
 constexpr int COUNT = 128;
 
-// Aligned as device memory is.
-struct Buffer {
-    explicit Buffer(int count = COUNT) : floats(static_cast<float*>(aligned_alloc(256, sizeof(float) * count)), free) {
-        for (int at = 0; at < count; at++) {
-            floats.get()[at] = static_cast<float>(at);
-        }
-    }
-    float* data() const { return floats.get(); }
-    std::unique_ptr<float, void (*)(void*)> floats;
-};
-
 // Runs a copying kernel; returns how many results are NaN, and expects of the others what `expected` says.
 int copied(const char* kernel, emu::Order order, float (*expected)(int)) {
-    const Buffer in;
-    const Buffer out;
+    const Floats in(COUNT);
+    const Floats out(COUNT);
     run(kernel, 1, 32, {order, 1, 1}, out.data(), static_cast<const float*>(in.data()));
     int poisoned = 0;
     for (int at = 0; at < COUNT; at++) {
@@ -43,7 +30,7 @@ float next_four(int at) { return static_cast<float>((at + 4) % COUNT); }
 float zero(int) { return 0.0f; }
 
 emu::Outcome launch_with_shared(const char* kernel, size_t bytes, unsigned threads) {
-    const Buffer out;
+    const Floats out(COUNT);
     float* pointer = out.data();
     void* parameters[] = {&pointer};
     return emu::launch(*emu::find_kernel(kernel), {1, threads, bytes}, parameters, {});
@@ -69,23 +56,23 @@ CASE(copies_of_others_are_a_race, thread("WARNING: ThreadSanitizer: data race"))
 }
 
 CASE(copies_left_behind, everywhere("exits with cp.async copies that nobody waited for")) {
-    const Buffer in;
+    const Floats in(COUNT);
     fail("copy_and_exit", 1, 32, static_cast<const float*>(in.data()));
 }
 
 CASE(copy_misaligned, everywhere("an address is not a multiple of 16")) {
-    const Buffer in;
+    const Floats in(COUNT);
     fail("copy_misaligned", 1, 32, static_cast<const float*>(in.data()));
 }
 
 CASE(load_misaligned, address("which requires 16 byte alignment")) {
-    const Buffer in;
-    const Buffer out;
+    const Floats in(COUNT);
+    const Floats out(COUNT);
     run("load_misaligned", 1, 32, {}, out.data(), static_cast<const float*>(in.data()));
 }
 
 CASE(out_of_bounds, address("AddressSanitizer: heap-buffer-overflow")) {
-    const Buffer out;
+    const Floats out(COUNT);
     run("write_beyond", 1, 1, {}, out.data(), COUNT);
 }
 
@@ -94,12 +81,12 @@ CASE(out_of_dynamic_shared_memory, address("AddressSanitizer: heap-buffer-overfl
 }
 
 CASE(out_of_static_shared_memory, address("out of bounds for type")) {
-    const Buffer out;
+    const Floats out(COUNT);
     run("index_beyond_array", 1, 1, {}, out.data(), 32);
 }
 
 CASE(too_much_static_shared_memory, everywhere("49156 bytes of static shared memory; a block has 49152")) {
-    const Buffer out;
+    const Floats out(COUNT);
     fail("too_much_static_shared", 1, 32, out.data());
 }
 
@@ -114,7 +101,7 @@ CASE(launch_bound, everywhere("has more threads than the launch bound, 64")) {
 }
 
 CASE(launches_out_of_range, passes()) {
-    const Buffer out;
+    const Floats out(COUNT);
     for (const dim3 grid : {dim3(0), dim3(1, 65536), dim3(1, 1, 65536)}) {
         expect(launch("bounded", grid, 1, {}, out.data()).failure == emu::Failure::invalid_value, "a grid is not refused");
     }
@@ -134,11 +121,11 @@ CASE(too_little_stack, (Expected{"emu: descend_far: block (0, 0, 0), thread (0, 
 }
 
 CASE(race_in_a_block, thread("WARNING: ThreadSanitizer: data race")) {
-    const Buffer out;
+    const Floats out(COUNT);
     run("race_in_a_block", 1, 32, {}, out.data());
 }
 
 CASE(race_between_blocks, thread("WARNING: ThreadSanitizer: data race")) {
-    const Buffer out;
+    const Floats out(COUNT);
     run("race_between_blocks", 64, 1, {emu::Order::forward, 1, 2}, out.data());
 }

@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <vector>
 
+#include "floats.h"
 #include "harness.h"
 
 using namespace harness;
@@ -41,6 +42,27 @@ CASE(missing_barrier_reads_poison, (Expected{PASSED, PASSED, nullptr})) {
 
 CASE(missing_barrier_is_a_race, thread("WARNING: ThreadSanitizer: data race")) {
     handed_on("hand_on_without_barrier", {emu::Order::forward, 1, 1});
+}
+
+// What the threads summed up in rounds of filling and reading one buffer.
+static std::vector<float> filled_and_read(const char* kernel, emu::Order order) {
+    constexpr int ROUNDS = 3;
+    const Floats in(ROUNDS * 64 * 4);
+    const Floats out(64);
+    run(kernel, 1, 64, {order, 1, 1}, out.data(), static_cast<const float*>(in.data()), ROUNDS);
+    return {out.data(), out.data() + 64};
+}
+
+CASE(missing_second_barrier_overwrites, (Expected{PASSED, PASSED, nullptr})) {
+    const std::vector<float> sums = filled_and_read("fill_and_read_in_turn", emu::Order::forward);
+    for (emu::Order order : ORDERS) {
+        expect(filled_and_read("fill_and_read_in_turn", order) == sums, "the sums depend on the order");
+    }
+    expect(filled_and_read("fill_while_others_read", emu::Order::reverse) != sums, "nothing was overwritten");
+}
+
+CASE(missing_second_barrier_is_a_race, thread("WARNING: ThreadSanitizer: data race")) {
+    filled_and_read("fill_while_others_read", emu::Order::forward);
 }
 
 CASE(blocks_see_no_leftovers, passes()) {

@@ -15,6 +15,33 @@ extern "C" __global__ void hand_on_at_barrier(float* out) { hand_on(out, true); 
 
 extern "C" __global__ void hand_on_without_barrier(float* out) { hand_on(out, false); }
 
+// Two warps work on one buffer, filled anew by copies in every round. Without the second barrier, one warp fills while the
+// other still reads.
+template <bool SECOND_BARRIER>
+__device__ __forceinline__ void fill_and_read(float* out, const float* in, int rounds) {
+    SMEM_ARRAY(float, buffer, 64 * 4);
+    const int mine = static_cast<int>(threadIdx.x) * 4;
+    float sum = 0.0f;
+    for (int round = 0; round < rounds; round++) {
+        cp_async16(buffer + mine, in + round * 256 + mine);
+        cp_async_commit();
+        cp_async_wait<0>();
+        __syncthreads();
+        // Lanes meet a few times, as they do around tensor cores.
+        for (int step = 0; step < 4; step++) {
+            sum += __shfl_xor_sync(0xffffffffu, buffer[(mine + 128 + step) % 256], 1);
+        }
+        if (SECOND_BARRIER) {
+            __syncthreads();
+        }
+    }
+    out[threadIdx.x] = sum;
+}
+
+extern "C" __global__ void fill_and_read_in_turn(float* out, const float* in, int rounds) { fill_and_read<true>(out, in, rounds); }
+
+extern "C" __global__ void fill_while_others_read(float* out, const float* in, int rounds) { fill_and_read<false>(out, in, rounds); }
+
 // What is left of the previous block's shared memory.
 extern "C" __global__ void read_shared(float* out) {
     SMEM_ARRAY(float, scratch, 32);
