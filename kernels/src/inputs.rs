@@ -109,3 +109,10 @@ impl Inputs {
 pub(super) fn max_len(len: usize, rotary_dim: usize) -> usize {
     len.checked_div(rotary_dim).unwrap_or(usize::MAX)
 }
+
+/// # Panics
+/// If the cache was made for other heads, or queries cannot share keys evenly.
+pub(super) fn check_heads(cache: &CacheSpec, num_heads: usize, num_kv_heads: usize, head_dim: usize) {
+    assert_eq!((num_kv_heads, head_dim), (cache.num_kv_heads, cache.head_dim), "the cache was made for these heads");
+    assert!(num_heads.is_multiple_of(num_kv_heads), "query heads share key heads evenly");
+}

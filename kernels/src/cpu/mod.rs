@@ -31,7 +31,7 @@ use tensor::{
     Role, RopeTable, StepInputs, StepKey,
 };
 
-use crate::inputs::{self, Inputs};
+use crate::inputs::{self, Inputs, check_heads};
 use act::{Codes, Emit};
 use arena::Arena;
 use attention::{Attention, Jobs};
@@ -169,12 +169,6 @@ fn norm_ptr(norm: Option<&NormSpec<Cpu>>, size: usize) -> Option<(*const f32, f3
     })
 }
 
-fn check_heads(cache: &Cache, num_heads: usize, num_kv_heads: usize, head_dim: usize) {
-    let CacheSpec { num_kv_heads: kv_heads, head_dim: dim, .. } = cache.spec;
-    assert_eq!((num_kv_heads, head_dim), (kv_heads, dim), "the cache was made for these heads");
-    assert!(num_heads.is_multiple_of(num_kv_heads), "query heads share key heads evenly");
-}
-
 impl Backend for Cpu {
     type Buf = Buf;
     type Weight = Weight;
@@ -282,7 +276,7 @@ impl Backend for Cpu {
 
     fn rope_write(&mut self, qkv: &Buf, spec: &QkvSpec<Self>, cache: &mut Cache, layer: usize) -> Buf {
         let tokens = self.inputs.step.num_tokens();
-        check_heads(cache, spec.num_heads, spec.num_kv_heads, spec.head_dim);
+        check_heads(&cache.spec, spec.num_heads, spec.num_kv_heads, spec.head_dim);
         assert!(spec.rotary_dim <= spec.head_dim && spec.rotary_dim.is_multiple_of(2), "pairs within a head rotate");
         let heads = spec.num_heads + 2 * spec.num_kv_heads;
         assert_eq!(qkv.len(), tokens * heads * spec.head_dim, "qkv holds every head of every token");
@@ -311,7 +305,7 @@ impl Backend for Cpu {
 
     fn attend(&mut self, q: &Buf, spec: &AttnSpec, cache: &Cache, layer: usize, emit: ActSet) -> Act<Self> {
         let (tokens, cols) = (self.inputs.step.num_tokens(), spec.num_heads * spec.head_dim);
-        check_heads(cache, spec.num_heads, spec.num_kv_heads, spec.head_dim);
+        check_heads(&cache.spec, spec.num_heads, spec.num_kv_heads, spec.head_dim);
         assert_eq!(q.len(), tokens * cols, "q holds every head of every token");
         // Where a head is no whole number of quantization groups, rows are quantized once they are complete.
         let whole = act::fits(emit, spec.head_dim);

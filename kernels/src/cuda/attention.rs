@@ -3,13 +3,15 @@
 use tensor::AttnSpec;
 
 use super::params::Attention;
-use super::{Cache, Cuda};
+use super::{Buf, Cuda};
 
 /// Positions of a tile and of a span: as `paged_attention.cu` has them.
 const TILE: usize = 32;
 const SPAN: usize = 256;
 /// Rows of attention that a warp takes.
 const WARP_ROWS: usize = 16;
+/// Records of spans a head: more (token, span) pairs fill a card without being split.
+const MAX_RECORDS: usize = 256;
 
 /// The attention kernels for heads of one size.
 pub(super) struct AttentionKernels {
@@ -31,19 +33,25 @@ pub(super) fn kernels_of(head_dim: usize) -> Option<AttentionKernels> {
 
 impl Cuda {
     /// Spans that get blocks of their own: where each sequence has so few rows that one warp holds them, and there are several
-    /// spans. A planned step has room for as many as its block tables reach.
-    pub(super) fn split(&self, spec: &AttnSpec, cache: &Cache) -> Option<usize> {
+    /// spans, but not so many that the records outgrow the workspace. A row's bits are the same either way.
+    pub(super) fn split(&self, spec: &AttnSpec) -> Option<usize> {
         let step = &self.inputs.step;
-        let group = step.groups.get(cache.spec.group)?;
-        let heads = spec.num_heads / spec.num_kv_heads;
-        let longest = if self.planning {
-            group.stride * cache.spec.block_size
-        } else {
-            step.seq_lens.iter().max().map_or(0, |&len| len as usize)
-        };
-        let spans = longest.div_ceil(SPAN);
-        let most = step.cu_seqlens_q.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(0) as usize;
-        (spans > 1 && most * heads <= WARP_ROWS).then_some(spans)
+        let spans = step.seq_lens.iter().max().map_or(0, |&len| len as usize).div_ceil(SPAN);
+        let is_narrow = self.most_rows(spec) <= WARP_ROWS && step.num_tokens() * spans <= MAX_RECORDS;
+        (spans > 1 && is_narrow).then_some(spans)
+    }
+
+    /// Memory for the records of `split` spans; for as many as there may be while planning.
+    pub(super) fn records(&self, spec: &AttnSpec, split: Option<usize>) -> Option<Buf> {
+        let records =
+            if self.planning { Some(MAX_RECORDS) } else { split.map(|spans| self.inputs.step.num_tokens() * spans) };
+        records.map(|records| self.floats(records * spec.num_heads, spec.head_dim + 2))
+    }
+
+    /// Rows of the sequence that has most in this step: its tokens, by the query heads that share a key head.
+    fn most_rows(&self, spec: &AttnSpec) -> usize {
+        let tokens = self.inputs.step.cu_seqlens_q.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(0);
+        tokens as usize * (spec.num_heads / spec.num_kv_heads)
     }
 
     pub(super) fn launch_attention(&mut self, spec: &AttnSpec, split: Option<usize>, params: &Attention) {
@@ -51,8 +59,7 @@ impl Cuda {
         let kernels = kernels_of(spec.head_dim).expect("a cache was made for these heads");
         let sequences = step.num_seqs() * spec.num_kv_heads;
         let tokens = step.num_tokens();
-        let most = step.cu_seqlens_q.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(0) as usize;
-        let blocks = (most * spec.num_heads / spec.num_kv_heads).div_ceil(4 * WARP_ROWS);
+        let blocks = self.most_rows(spec).div_ceil(4 * WARP_ROWS);
         let shared = 2 * 2 * TILE * (spec.head_dim * 2 + 16);
         match split {
             None => self.launch(kernels.attend, [blocks, sequences, 1], 128, shared, params),

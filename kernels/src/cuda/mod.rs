@@ -25,7 +25,7 @@ use tensor::{
     QkvSpec, Role, RopeTable, StepInputs, StepKey,
 };
 
-use crate::inputs::{Inputs, max_len};
+use crate::inputs::{Inputs, check_heads, max_len};
 use attention::kernels_of;
 use device::{Address, Device, refused};
 use gemm::{ADD, GLU, STORE};
@@ -129,12 +129,6 @@ fn int(n: usize) -> i32 {
 /// Null where there is none.
 fn address(buf: Option<&Buf>) -> Address {
     buf.map_or(0, Buf::address)
-}
-
-fn check_heads(cache: &Cache, num_heads: usize, num_kv_heads: usize, head_dim: usize) {
-    let CacheSpec { num_kv_heads: kv_heads, head_dim: dim, .. } = cache.spec;
-    assert_eq!((num_kv_heads, head_dim), (kv_heads, dim), "the cache was made for these heads");
-    assert!(num_heads.is_multiple_of(num_kv_heads), "query heads share key heads evenly");
 }
 
 impl Backend for Cuda {
@@ -258,7 +252,7 @@ impl Backend for Cuda {
 
     fn rope_write(&mut self, qkv: &Buf, spec: &QkvSpec<Self>, cache: &mut Cache, layer: usize) -> Buf {
         let tokens = self.inputs.step.num_tokens();
-        check_heads(cache, spec.num_heads, spec.num_kv_heads, spec.head_dim);
+        check_heads(&cache.spec, spec.num_heads, spec.num_kv_heads, spec.head_dim);
         let heads = spec.num_heads + 2 * spec.num_kv_heads;
         assert_eq!(qkv.len(), tokens * heads * spec.head_dim, "qkv holds every head of every token");
         let q = self.arena.alloc(tokens * spec.num_heads * spec.head_dim * 2);
@@ -292,11 +286,11 @@ impl Backend for Cuda {
 
     fn attend(&mut self, q: &Buf, spec: &AttnSpec, cache: &Cache, layer: usize, emit: ActSet) -> Act<Self> {
         let (tokens, cols) = (self.inputs.step.num_tokens(), spec.num_heads * spec.head_dim);
-        check_heads(cache, spec.num_heads, spec.num_kv_heads, spec.head_dim);
+        check_heads(&cache.spec, spec.num_heads, spec.num_kv_heads, spec.head_dim);
         assert_eq!(q.len() * 2, tokens * cols, "q holds every head of every token");
         let act = self.bf16(tokens, cols, emit);
-        let split = self.split(spec, cache);
-        let spans = split.map(|spans| self.arena.alloc(tokens * spec.num_heads * spans * (spec.head_dim + 2) * 4));
+        let split = self.split(spec);
+        let spans = self.records(spec, split);
         if self.admits(self.inputs.check_read(&cache.spec).map(drop)) {
             let group = &self.inputs.step.groups[cache.spec.group];
             let params = Attention {
