@@ -1,8 +1,9 @@
-//! The formats a checkpoint's tensors may have. A closed set: adding one is adding a file here, and nothing elsewhere.
+//! The formats a checkpoint's tensors may have. A closed set: adding one is adding a file here, and a packing to
+//! each backend.
 
 use std::fmt;
 
-use crate::{bf16, f16, f32, q2_k, q3_k, q4_0, q4_1, q4_k, q5_0, q5_1, q5_k, q6_k, q8_0};
+use crate::{bf16, f16, f32, fp8_e4m3, int4, int8, q2_k, q3_k, q4_0, q4_1, q4_k, q5_0, q5_1, q5_k, q6_k, q8_0};
 
 /// Element or block layout. A row is a whole number of blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -20,10 +21,14 @@ pub enum Format {
     Q4K,
     Q5K,
     Q6K,
+    /// Planar, as the two below: scales lie beside the elements.
+    Fp8E4m3,
+    Int8,
+    Int4,
 }
 
 impl Format {
-    pub const ALL: [Format; 13] = [
+    pub const ALL: [Format; 16] = [
         Self::F32,
         Self::F16,
         Self::Bf16,
@@ -37,12 +42,21 @@ impl Format {
         Self::Q4K,
         Self::Q5K,
         Self::Q6K,
+        Self::Fp8E4m3,
+        Self::Int8,
+        Self::Int4,
     ];
+
+    /// Those that carry their scales within, as GGUF has them.
+    pub fn blocks() -> impl Iterator<Item = Format> {
+        Self::ALL.into_iter().filter(|format| !format.is_planar())
+    }
 
     /// Elements in one block.
     pub const fn block_len(self) -> usize {
         match self {
-            Self::F32 | Self::F16 | Self::Bf16 => 1,
+            Self::F32 | Self::F16 | Self::Bf16 | Self::Fp8E4m3 | Self::Int8 => 1,
+            Self::Int4 => int4::LEN,
             Self::Q4_0 => q4_0::LEN,
             Self::Q4_1 => q4_1::LEN,
             Self::Q5_0 => q5_0::LEN,
@@ -72,6 +86,9 @@ impl Format {
             Self::Q4K => q4_k::BYTES,
             Self::Q5K => q5_k::BYTES,
             Self::Q6K => q6_k::BYTES,
+            Self::Fp8E4m3 => fp8_e4m3::BYTES,
+            Self::Int8 => int8::BYTES,
+            Self::Int4 => int4::BYTES,
         }
     }
 
@@ -83,7 +100,12 @@ impl Format {
         (cols / self.block_len()).checked_mul(self.block_bytes())
     }
 
-    /// The name that GGUF and its tools print.
+    /// Whether its scales lie beside its elements, as [`crate::Scales`].
+    pub const fn is_planar(self) -> bool {
+        matches!(self, Self::Fp8E4m3 | Self::Int8 | Self::Int4)
+    }
+
+    /// The name that GGUF and its tools print; of the planar ones, what people call them.
     pub const fn name(self) -> &'static str {
         match self {
             Self::F32 => "F32",
@@ -99,10 +121,13 @@ impl Format {
             Self::Q4K => "Q4_K",
             Self::Q5K => "Q5_K",
             Self::Q6K => "Q6_K",
+            Self::Fp8E4m3 => "FP8_E4M3",
+            Self::Int8 => "INT8",
+            Self::Int4 => "INT4",
         }
     }
 
-    /// Whole blocks to values, by the format's reference codec. Both lengths are multiples of a block's.
+    /// Whole blocks to values, by the format's reference codec; of the planar ones, to unscaled values. Both lengths are multiples of a block's.
     pub(crate) fn decode(self, bytes: &[u8], out: &mut [std::primitive::f32]) {
         match self {
             Self::F32 => f32::decode(bytes, out),
@@ -118,6 +143,9 @@ impl Format {
             Self::Q4K => q4_k::decode(bytes, out),
             Self::Q5K => q5_k::decode(bytes, out),
             Self::Q6K => q6_k::decode(bytes, out),
+            Self::Fp8E4m3 => fp8_e4m3::decode(bytes, out),
+            Self::Int8 => int8::decode(bytes, out),
+            Self::Int4 => int4::decode(bytes, out),
         }
     }
 }

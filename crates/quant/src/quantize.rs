@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use crate::{Format, bf16, f16, f32, q4_0, q4_1, q5_0, q5_1, q8_0};
+use crate::{Format, bf16, f16, f32, fp8_e4m3, int4, int8, q4_0, q4_1, q5_0, q5_1, q8_0};
 
 /// Why values were not encoded.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -13,7 +13,8 @@ pub enum QuantizeError {
     NoEncoder(Format),
 }
 
-/// `values` as blocks of `format`. Rows of whole blocks may follow one another.
+/// `values` as blocks of `format`. Rows of whole blocks may follow one another. The planar
+/// formats are written as with a scale of 1.
 pub fn quantize(format: Format, values: &[std::primitive::f32]) -> Result<Vec<u8>, QuantizeError> {
     let block_len = format.block_len();
     if !values.len().is_multiple_of(block_len) {
@@ -28,6 +29,9 @@ pub fn quantize(format: Format, values: &[std::primitive::f32]) -> Result<Vec<u8
         Format::Q5_0 => q5_0::encode(values),
         Format::Q5_1 => q5_1::encode(values),
         Format::Q8_0 => q8_0::encode(values),
+        Format::Fp8E4m3 => fp8_e4m3::encode(values),
+        Format::Int8 => int8::encode(values),
+        Format::Int4 => int4::encode(values),
         Format::Q2K | Format::Q3K | Format::Q4K | Format::Q5K | Format::Q6K => {
             return Err(QuantizeError::NoEncoder(format));
         }

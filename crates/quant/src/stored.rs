@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use crate::Format;
+use crate::{Format, Scales, ScalesError, int4};
 
 /// An `[rows, cols]` matrix, row-major; a vector has one row.
 #[derive(Clone, Copy, Debug)]
@@ -11,6 +11,8 @@ pub struct Stored<'a> {
     pub cols: usize,
     pub format: Format,
     pub bytes: &'a [u8],
+    /// Of the planar formats; without them every scale is 1.
+    pub scales: Option<Scales<'a>>,
 }
 
 /// Why bytes are not the matrix they claim to be.
@@ -22,6 +24,8 @@ pub enum StoredError {
     Overflow { format: Format, rows: usize, cols: usize },
     #[error("{rows} x {cols} elements of {format} take {expected} bytes, but there are {found}")]
     Length { format: Format, rows: usize, cols: usize, expected: usize, found: usize },
+    #[error(transparent)]
+    Scales(#[from] ScalesError),
 }
 
 impl<'a> Stored<'a> {
@@ -31,7 +35,19 @@ impl<'a> Stored<'a> {
         if bytes.len() != expected {
             return Err(StoredError::Length { format, rows, cols, expected, found: bytes.len() });
         }
-        Ok(Self { rows, cols, format, bytes })
+        Ok(Self { rows, cols, format, bytes, scales: None })
+    }
+
+    /// The same elements under `scales`.
+    pub fn with_scales(self, scales: Scales<'a>) -> Result<Self, StoredError> {
+        scales.check(self.rows, self.cols, self.format)?;
+        Ok(Self { scales: Some(scales), ..self })
+    }
+
+    /// Whether it is what [`Stored::new`] and [`Stored::with_scales`] would make; its fields can be set without them.
+    pub fn check(&self) -> Result<(), StoredError> {
+        let plain = Self::new(self.rows, self.cols, self.format, self.bytes)?;
+        self.scales.map_or(Ok(()), |scales| plain.with_scales(scales).map(drop))
     }
 
     /// Bytes that a matrix of this shape takes; nothing in it overflows, not even the number of elements.
@@ -45,6 +61,16 @@ impl<'a> Stored<'a> {
             .and_then(|row| row.checked_mul(rows))
             .filter(|bytes| isize::try_from(*bytes).is_ok())
             .ok_or(StoredError::Overflow { format, rows, cols })
+    }
+
+    /// Of a planar format: the scale of the element at `row` and `col`, and the code that means 0.
+    pub fn scale_and_zero(&self, row: usize, col: usize) -> (f32, f32) {
+        let centre = if self.format == Format::Int4 { f32::from(int4::ZERO) } else { 0.0 };
+        self.scales.map_or((1.0, centre), |scales| {
+            let group = scales.group(col);
+            let zeros = scales.zero_row(row, self.cols);
+            (scales.row(row, self.cols)[group], zeros.map_or(centre, |zeros| f32::from(zeros[group])))
+        })
     }
 
     /// Bytes of one row.
@@ -69,12 +95,17 @@ impl<'a> Stored<'a> {
     pub fn dequantize_row(&self, row: usize, out: &mut [f32]) {
         assert_eq!(out.len(), self.cols, "a row has {} values", self.cols);
         self.format.decode(self.row(row), out);
+        if let Some(scales) = &self.scales {
+            scales.apply(row, out);
+        }
     }
 
     /// All values, `[rows, cols]`.
     pub fn dequantize(&self) -> Vec<f32> {
         let mut values = vec![0.0; self.rows * self.cols];
-        self.format.decode(self.bytes, &mut values);
+        if self.cols > 0 {
+            values.chunks_exact_mut(self.cols).enumerate().for_each(|(row, out)| self.dequantize_row(row, out));
+        }
         values
     }
 }

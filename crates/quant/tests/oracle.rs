@@ -23,6 +23,7 @@ fn oracle(format: Format) -> GgmlDType {
         Format::Q4K => GgmlDType::Q4K,
         Format::Q5K => GgmlDType::Q5K,
         Format::Q6K => GgmlDType::Q6K,
+        planar => unreachable!("{planar} is no block format"),
     }
 }
 
@@ -35,6 +36,7 @@ fn half_offsets(format: Format) -> &'static [usize] {
         Format::Q2K => &[80, 82],
         Format::Q3K => &[108],
         Format::Q6K => &[208],
+        planar => unreachable!("{planar} is no block format"),
     }
 }
 
@@ -69,7 +71,7 @@ fn random_blocks(format: Format, random: &mut Random) -> Vec<u8> {
 
 #[test]
 fn every_format_decodes_to_the_same_values() {
-    for format in Format::ALL {
+    for format in Format::blocks() {
         let cols = BLOCKS * format.block_len();
         let bytes = random_blocks(format, &mut Random(7));
         let theirs = qtensor_from_ggml(oracle(format), &bytes, vec![cols], &Device::Cpu).unwrap();

@@ -72,9 +72,7 @@ fn check(parts: &[Stored<'_>], role: Role, cols: usize) -> Result<(), LoadError>
         if part.cols != cols {
             return Err(LoadError::Shape(format!("fused parts have {cols} and {} columns", part.cols)));
         }
-        if Stored::new(part.rows, cols, part.format, part.bytes).is_err() {
-            return Err(LoadError::Shape(format!("{} x {cols} of {} are not these bytes", part.rows, part.format)));
-        }
+        part.check().map_err(|error| LoadError::Shape(error.to_string()))?;
     }
     let is_pair = parts.len() == 2 && parts[0].rows == parts[1].rows && parts[0].rows.is_multiple_of(GLU_ROWS);
     if role == Role::Glu && !is_pair {

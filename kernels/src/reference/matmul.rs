@@ -21,6 +21,7 @@ impl Weight {
     /// Stacks `parts` along the output.
     pub(super) fn new(parts: &[Stored<'_>]) -> Result<Self, LoadError> {
         let cols = parts.first().map_or(0, |part| part.cols);
+        parts.iter().try_for_each(Stored::check).map_err(|error| LoadError::Shape(error.to_string()))?;
         if parts.iter().any(|part| part.cols != cols) {
             return Err(LoadError::Shape("fused matrices have one number of columns".to_owned()));
         }

@@ -14,7 +14,7 @@ fn bytes(values: &[f32]) -> Vec<u8> {
 }
 
 fn stored(rows: usize, cols: usize, bytes: &[u8]) -> Stored<'_> {
-    Stored { rows, cols, format: Format::F32, bytes }
+    Stored { rows, cols, format: Format::F32, bytes, scales: None }
 }
 
 fn values(act: &Act<Reference>) -> Vec<f32> {
@@ -69,8 +69,7 @@ fn matrices_of_unequal_width_are_not_fused() {
 fn an_embedding_is_a_scaled_row_in_any_format() {
     let table: Vec<u8> = (0..12).flat_map(|i| bf16::from_f32(i as f32).to_le_bytes()).collect();
     let mut reference = Reference::new();
-    let weight =
-        reference.pack(&[Stored { rows: 4, cols: 3, format: Format::Bf16, bytes: &table }], Role::Embed).unwrap();
+    let weight = reference.pack(&[Stored::new(4, 3, Format::Bf16, &table).unwrap()], Role::Embed).unwrap();
     let inputs = StepInputs { token_ids: vec![2, 0], ..StepInputs::default() };
     let out = reference.step(StepKey::Eager, &inputs, &mut |b| b.embed(&weight, 2.0)).unwrap();
     assert_eq!(*out.values(), [12.0, 14.0, 16.0, 0.0, 2.0, 4.0]);

@@ -19,7 +19,7 @@ pub(super) fn format(number: u32) -> Result<Format, String> {
         14 => Format::Q6K,
         30 => Format::Bf16,
         other => {
-            let readable = Format::ALL.map(Format::name).join(", ");
+            let readable = Format::blocks().map(Format::name).collect::<Vec<_>>().join(", ");
             let name = name(other).map(|name| format!(" ({name})")).unwrap_or_default();
             return Err(format!("its type {other}{name} cannot be read; the types that can are {readable}"));
         }

@@ -3,6 +3,7 @@
 
 mod attention;
 mod matmul;
+mod planar;
 mod rows;
 mod steps;
 
@@ -76,6 +77,7 @@ fn matrix(format: Format, rows: usize, cols: usize, random: &mut Random) -> Vec<
         Format::Q2K => (&[80, 82], 0.005),
         Format::Q3K => (&[108], 0.005),
         Format::Q6K => (&[208], 0.0005),
+        Format::Fp8E4m3 | Format::Int8 | Format::Int4 => unreachable!("{format} has no scales of its own"),
     };
     for block in bytes.chunks_exact_mut(format.block_bytes()) {
         for &at in halves {

@@ -17,7 +17,8 @@
 //!
 //! The coded kinds hold the checkpoint's own blocks: value = scale * code + minimum, nothing is quantized anew.
 
-use quant::Format;
+use half::f16;
+use quant::{Format, Scales, Stored, int4};
 
 use super::super::act::GROUP;
 use super::super::simd::LANES;
@@ -37,9 +38,9 @@ pub(in super::super) enum Kind {
 }
 
 impl Kind {
-    /// The kind that holds `format` exactly, at `cols` inputs.
-    pub fn of(format: Format, cols: usize) -> Self {
-        let coded = match format {
+    /// The kind that holds `part` exactly.
+    pub fn of(part: &Stored<'_>) -> Self {
+        let coded = match part.format {
             Format::Q4_0 | Format::Q4_1 => Self::W4,
             Format::Q4K => Self::W4Wide,
             Format::Q5_0 | Format::Q8_0 => Self::W8,
@@ -47,9 +48,13 @@ impl Kind {
             Format::Q3K | Format::Q6K => Self::W8Halves,
             Format::Bf16 => return Self::Bf16,
             Format::F16 => return Self::F16,
-            Format::F32 | Format::Q2K => return Self::F32,
+            Format::Int4 if part.scales.is_some_and(fits_halves) => Self::W4,
+            Format::Int4 => Self::W4Wide,
+            Format::Int8 => Self::W8,
+            Format::F32 | Format::Q2K | Format::Fp8E4m3 => return Self::F32,
         };
-        if cols.is_multiple_of(GROUP) { coded } else { Self::F32 }
+        let grouped = part.scales.is_none_or(|scales| under_one_scale(scales, part.cols));
+        if part.cols.is_multiple_of(GROUP) && grouped { coded } else { Self::F32 }
     }
 
     /// Whether it multiplies activations in integers; else in f32.
@@ -89,4 +94,17 @@ impl Kind {
     pub fn strip_bytes(self, cols: usize) -> usize {
         cols * STRIP * self.record() / GROUP
     }
+}
+
+/// Whether the columns of each record share a scale.
+fn under_one_scale(scales: Scales<'_>, cols: usize) -> bool {
+    scales.group_of.is_none() && (scales.cols_per.is_multiple_of(GROUP) || scales.cols_per >= cols)
+}
+
+/// Whether every scale of nibbles, and every minimum that it makes, is a half.
+fn fits_halves(scales: Scales<'_>) -> bool {
+    let is_half = |value: f32| f16::from_f32(value).to_f32() == value;
+    let zero = |idx: usize| scales.zeros.map_or(int4::ZERO, |zeros| zeros[idx]);
+    let mut grid = scales.values.iter().enumerate();
+    grid.all(|(idx, &scale)| is_half(scale) && is_half(scale * f32::from(zero(idx))))
 }

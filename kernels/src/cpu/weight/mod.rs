@@ -40,7 +40,7 @@ impl Weight {
     pub(super) fn pack(pool: &Pool, parts: &[Stored<'_>], role: Role, codes: Encoding) -> Result<Self, LoadError> {
         let cols = parts.first().ok_or_else(|| LoadError::Shape("a weight has at least one part".to_owned()))?.cols;
         check(parts, role, cols)?;
-        let kinds = || parts.iter().map(|part| Kind::of(part.format, cols));
+        let kinds = || parts.iter().map(Kind::of);
         let mut segments = Vec::new();
         if role == Role::Glu {
             let first = kinds().next().expect("there is a first part");
@@ -127,9 +127,7 @@ fn check(parts: &[Stored<'_>], role: Role, cols: usize) -> Result<(), LoadError>
     if let Some(other) = parts.iter().find(|part| part.cols != cols) {
         return Err(LoadError::Shape(format!("fused parts have {cols} and {} columns", other.cols)));
     }
-    if let Some(part) = parts.iter().find(|part| Stored::new(part.rows, cols, part.format, part.bytes).is_err()) {
-        return Err(LoadError::Shape(format!("{} x {cols} of {} are not these bytes", part.rows, part.format)));
-    }
+    parts.iter().try_for_each(Stored::check).map_err(|error| LoadError::Shape(error.to_string()))?;
     let is_pair = parts.len() == 2 && parts[0].rows == parts[1].rows && parts[0].rows.is_multiple_of(LANES);
     if role == Role::Glu && !is_pair {
         return Err(LoadError::Shape(format!(

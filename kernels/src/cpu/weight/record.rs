@@ -1,7 +1,7 @@
 //! One row of a checkpoint's matrix into its column of a strip, and back.
 
 use half::{bf16, f16};
-use quant::{Block, Format, Stored, q3_k, q4_0, q4_1, q4_k, q5_0, q5_1, q5_k, q6_k, q8_0};
+use quant::{Block, Format, Stored, int4, q3_k, q4_0, q4_1, q4_k, q5_0, q5_1, q5_k, q6_k, q8_0};
 
 use super::super::act::GROUP;
 use super::super::simd::LANES;
@@ -20,7 +20,7 @@ pub(super) fn pack(kind: Kind, part: &Stored<'_>, row: usize, col: usize, strip:
     let (bytes, tile, lane) = (part.row(row), col / LANES, col % LANES);
     match kind {
         Kind::W4 | Kind::W4Wide | Kind::W8 | Kind::W8Min | Kind::W8Halves => {
-            groups(part.format, bytes, |idx, group| {
+            groups(part, row, |idx, group| {
                 let record = &mut strip[(idx * STRIP + tile) * kind.record()..][..kind.record()];
                 put_header(kind, record, lane, &group);
                 put_codes(kind, record, lane, group.codes);
@@ -45,8 +45,9 @@ fn put_elements<const BYTES: usize>(row: &[u8], col: usize, strip: &mut [u8]) {
 }
 
 /// Calls `each` with the row's groups of 32, in order.
-fn groups(format: Format, row: &[u8], each: impl FnMut(usize, Group<'_>)) {
-    match format {
+fn groups(part: &Stored<'_>, idx: usize, each: impl FnMut(usize, Group<'_>)) {
+    let row = part.row(idx);
+    match part.format {
         // Codes from 0 on, as nibbles are: the minimum makes up for it, exactly.
         Format::Q4_0 => blocks(row, |block| from_zero(q4_0::unpack(block)), each),
         Format::Q4_1 => blocks(row, q4_1::unpack, each),
@@ -57,6 +58,8 @@ fn groups(format: Format, row: &[u8], each: impl FnMut(usize, Group<'_>)) {
         Format::Q8_0 => blocks(row, q8_0::unpack, each),
         Format::Q3K => blocks(row, q3_k::unpack, each),
         Format::Q6K => blocks(row, q6_k::unpack, each),
+        Format::Int8 => planar(part, idx, |byte| [byte as i8], each),
+        Format::Int4 => planar(part, idx, |byte| int4::unpack(byte).map(|code| code as i8), each),
         other => unreachable!("{other} is not held as codes"),
     }
 }
@@ -77,6 +80,20 @@ fn blocks<const BYTES: usize, const LEN: usize, const GROUPS: usize>(
             let scales = [block.scales[of(0)], block.scales[of(GROUP / 2)]];
             each(idx * (LEN / GROUP) + sub, Group { codes, scales, min: block.offsets[of(0)] });
         }
+    }
+}
+
+/// Groups of a planar format, of which a byte holds `CODES`.
+fn planar<const CODES: usize>(
+    part: &Stored<'_>,
+    row: usize,
+    unpack: impl Fn(u8) -> [i8; CODES],
+    mut each: impl FnMut(usize, Group<'_>),
+) {
+    for (idx, bytes) in part.row(row).chunks_exact(GROUP / CODES).enumerate() {
+        let codes: Vec<i8> = bytes.iter().flat_map(|byte| unpack(*byte)).collect();
+        let (scale, zero) = part.scale_and_zero(row, idx * GROUP);
+        each(idx, Group { codes: &codes, scales: [scale; 2], min: -scale * zero });
     }
 }
 
