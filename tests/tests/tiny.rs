@@ -3,7 +3,7 @@
 use runner::RunnerOptions;
 use tensor::KvDtype;
 use testkit::{TinyGolden, Tolerance, check_close};
-use tests::{Device, Driver, Request, open_as_golden};
+use tests::{Device, Driver, Request, distributions, log_softmax, open_as_golden};
 
 const FAMILIES: &[&str] = &["llama", "llama3rope", "mistral"];
 
@@ -11,28 +11,17 @@ fn options(kv_dtype: KvDtype) -> RunnerOptions {
     RunnerOptions { kv_cache_memory: Some(4 << 20), kv_dtype, ..RunnerOptions::default() }
 }
 
-/// Natural log of the softmax, in f64.
-fn log_softmax(logits: &[f32]) -> Vec<f32> {
-    let max = logits.iter().copied().fold(f32::MIN, f32::max);
-    let sum: f64 = logits.iter().map(|&logit| f64::from(logit - max).exp()).sum();
-    logits.iter().map(|&logit| (f64::from(logit - max) - sum.ln()) as f32).collect()
-}
-
 /// The whole distribution at every position but the last, by way of prompt log probabilities.
 fn check_distributions(device: Device, family: &str, kv_dtype: KvDtype, tolerance: Tolerance) {
     let folder = testkit::tiny(family);
     let golden = TinyGolden::load(&folder);
     let mut executor = device.run(&open_as_golden(&folder), options(kv_dtype));
-    let mut driver = Driver::new(executor.as_mut());
     let vocab_size = golden.logits.len() / (2 * 40);
     for (prompt, logits) in golden.input_ids.iter().zip(golden.logits.chunks(40 * vocab_size)) {
-        let positions = driver.prompt_logprobs(prompt, vocab_size as u32);
-        assert_eq!(positions.len(), prompt.len() - 1);
+        let positions = distributions(executor.as_mut(), prompt, vocab_size);
         for (position, (actual, logits)) in positions.iter().zip(logits.chunks(vocab_size)).enumerate() {
-            let mut distribution = vec![f32::NAN; vocab_size];
-            actual.iter().for_each(|entry| distribution[entry.token as usize] = entry.logprob);
             let what = format!("{device:?} {family} {kv_dtype:?}, position {position}");
-            check_close(&what, &distribution, &log_softmax(logits), tolerance);
+            check_close(&what, actual, &log_softmax(logits), tolerance);
         }
     }
 }

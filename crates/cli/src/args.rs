@@ -72,6 +72,10 @@ pub struct ModelArgs {
         help_heading = "Device"
     )]
     pub activations: kernels::cpu::Activations,
+    /// Quantize the weights of linear layers while they are loaded: fp8 has a scale for each output, int4 one for 128 inputs of an
+    /// output. Embedding, head and norms stay as they are. Refused for checkpoints that are quantized already, but for GGUF.
+    #[arg(long, env = "TOKENMILL_QUANTIZATION", value_name = "fp8|int4", help_heading = "Device")]
+    pub quantization: Option<quant::Scheme>,
     /// Compute threads; one per core when left out.
     #[arg(long, env = "TOKENMILL_THREADS", value_name = "N", help_heading = "Device",
           value_parser = clap::value_parser!(u32).range(1..=1024))]

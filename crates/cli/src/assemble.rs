@@ -38,7 +38,7 @@ struct Built {
 pub fn assemble(args: &ModelArgs, max_num_queued_reqs: u32) -> Result<Assembled> {
     let files = find(args.model.as_deref())?;
     let started = Instant::now();
-    let checkpoint = open(&files.path)?;
+    let checkpoint = open(&files.path, args)?;
     let text = Arc::new(text_model(&checkpoint)?);
     let config = engine_config(args, max_num_queued_reqs);
     let device = args.device;
@@ -56,7 +56,7 @@ pub fn assemble(args: &ModelArgs, max_num_queued_reqs: u32) -> Result<Assembled>
 /// The memory plan alone: loads and sizes, starts nothing.
 pub fn plan(args: &ModelArgs) -> Result<(ModelFiles, String, MemoryPlan)> {
     let files = find(args.model.as_deref())?;
-    let checkpoint = open(&files.path)?;
+    let checkpoint = open(&files.path, args)?;
     let (_, Built { device, plan }) = executor(args.device, &checkpoint, cpu_options(args), runner_options(args))?;
     Ok((files, device, plan))
 }
@@ -65,8 +65,12 @@ fn find(model: Option<&str>) -> Result<ModelFiles> {
     Ok(hub::resolve(model, &hub::HubOptions::from_env()?, &Bar::new())?)
 }
 
-fn open(path: &Path) -> Result<Checkpoint> {
-    Ok(Checkpoint::open(path)?)
+fn open(path: &Path, args: &ModelArgs) -> Result<Checkpoint> {
+    let checkpoint = Checkpoint::open(path)?;
+    Ok(match args.quantization {
+        Some(scheme) => checkpoint.with_quantization(scheme)?,
+        None => checkpoint,
+    })
 }
 
 fn executor(

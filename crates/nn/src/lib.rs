@@ -9,6 +9,7 @@ mod linear;
 mod loader;
 mod mlp;
 mod norm;
+mod quantize;
 mod rope;
 
 pub use attention::{Attention, AttentionConfig};

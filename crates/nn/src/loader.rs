@@ -1,9 +1,11 @@
 //! Brings tensors from a checkpoint to a backend, by name.
 
-use quant::Stored;
+use quant::{NotFinite, Stored};
 use tensor::{Backend, LoadError, Role};
 use thiserror::Error;
 use weights::{Checkpoint, Tensor, WeightsError};
+
+use crate::quantize::{is_quantizable, quantize};
 
 /// A checkpoint on one side, a backend on the other.
 pub struct Loader<'a, B: Backend> {
@@ -18,6 +20,8 @@ pub enum NnError {
     Weights(#[from] WeightsError),
     #[error("{name}: {error}")]
     Pack { name: String, error: LoadError },
+    #[error("{name} cannot be quantized: {error}")]
+    Quantize { name: String, error: NotFinite },
     #[error("{name} is {rows} x {cols}, but the config asks for {expected_rows} x {expected_cols}")]
     Shape { name: String, rows: usize, cols: usize, expected_rows: usize, expected_cols: usize },
 }
@@ -31,7 +35,7 @@ impl<B: Backend> Loader<'_, B> {
     pub fn weight(&mut self, parts: &[(String, usize)], cols: usize, role: Role) -> Result<B::Weight, NnError> {
         let tensors = parts
             .iter()
-            .map(|(name, rows)| expect_shape(name, self.checkpoint.tensor(name)?, *rows, cols))
+            .map(|(name, rows)| part(self.checkpoint, name, *rows, cols, role))
             .collect::<Result<Vec<Tensor<'_>>, NnError>>()?;
         let stored: Vec<Stored<'_>> = tensors.iter().map(Tensor::stored).collect();
         self.backend.pack(&stored, role).map_err(|error| NnError::Pack { name: parts[0].0.clone(), error })
@@ -54,6 +58,23 @@ impl<B: Backend> Loader<'_, B> {
         }
         let packed = self.backend.vector(&values);
         packed.map(Some).map_err(|error| NnError::Pack { name: parts[0].0.clone(), error })
+    }
+}
+
+/// A matrix as it is stored, or quantized if that was asked for.
+fn part<'a>(
+    checkpoint: &'a Checkpoint,
+    name: &str,
+    rows: usize,
+    cols: usize,
+    role: Role,
+) -> Result<Tensor<'a>, NnError> {
+    let tensor = expect_shape(name, checkpoint.tensor(name)?, rows, cols)?;
+    match checkpoint.quantization() {
+        Some(scheme) if is_quantizable(name, role) => {
+            quantize(scheme, tensor).map_err(|error| NnError::Quantize { name: name.to_owned(), error })
+        }
+        _ => Ok(tensor),
     }
 }
 

@@ -8,6 +8,7 @@ mod k_scales;
 mod nibbles;
 mod quantize;
 mod scales;
+mod scheme;
 mod stored;
 
 pub mod bf16;
@@ -31,4 +32,5 @@ pub use block::Block;
 pub use format::Format;
 pub use quantize::{QuantizeError, quantize};
 pub use scales::{OwnedScales, Scales, ScalesError};
+pub use scheme::{NotFinite, Scheme};
 pub use stored::{Stored, StoredError};

@@ -125,6 +125,14 @@ impl OwnedScales {
         Self { rows_per, cols_per, values, zeros: None, group_of: None }
     }
 
+    /// Puts the grid of further rows under this one.
+    pub fn append(&mut self, below: OwnedScales) {
+        self.values.extend(below.values);
+        if let (Some(zeros), Some(below)) = (&mut self.zeros, below.zeros) {
+            zeros.extend(below);
+        }
+    }
+
     pub fn borrow(&self) -> Scales<'_> {
         Scales {
             rows_per: self.rows_per,

@@ -4,11 +4,13 @@ mod close;
 mod golden;
 mod model;
 mod random;
+mod write;
 
 pub use close::{Tolerance, check_close};
 pub use golden::{ChatGolden, TextGolden, TinyGolden};
 pub use model::{default_model, skip};
 pub use random::Random;
+pub use write::write_f32;
 
 use std::path::{Path, PathBuf};
 
@@ -21,4 +23,9 @@ pub fn root() -> PathBuf {
 /// A tiny checkpoint of `family`, as the hub lays it out.
 pub fn tiny(family: &str) -> PathBuf {
     root().join("tests/tiny").join(family)
+}
+
+/// The tiny llama, quantized by `scheme`.
+pub fn quantized(scheme: &str) -> PathBuf {
+    root().join("tests/quant").join(scheme)
 }

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
-use quant::{Format, Stored};
+use quant::{Format, OwnedScales, Scheme, Stored};
 
 use crate::error::InFile;
 use crate::gguf::Gguf;
@@ -18,6 +18,7 @@ pub struct Checkpoint {
     path: PathBuf,
     source: Source,
     config: ModelConfig,
+    quantization: Option<Scheme>,
 }
 
 enum Source {
@@ -33,11 +34,15 @@ pub struct Tensor<'a> {
     pub format: Format,
     /// Borrowed from the file, unless its rows had to be put in order.
     pub bytes: Cow<'a, [u8]>,
+    /// Of the planar formats.
+    pub scales: Option<OwnedScales>,
 }
 
 impl Tensor<'_> {
+    /// A view of it, whose length the reader checked.
     pub fn stored(&self) -> Stored<'_> {
-        Stored::new(self.rows, self.cols, self.format, &self.bytes).expect("the reader checked the tensor's length")
+        let scales = self.scales.as_ref().map(OwnedScales::borrow);
+        Stored { rows: self.rows, cols: self.cols, format: self.format, bytes: &self.bytes, scales }
     }
 }
 
@@ -59,7 +64,7 @@ impl Checkpoint {
             Source::Gguf(gguf) => gguf.config().in_file(path)?,
             Source::Hf(folder) => folder.config()?,
         };
-        Ok(Self { path: path.to_owned(), source, config })
+        Ok(Self { path: path.to_owned(), source, config, quantization: None })
     }
 
     pub fn config(&self) -> &ModelConfig {
@@ -71,6 +76,24 @@ impl Checkpoint {
     pub fn with_rope(mut self, rope: RopeConfig) -> Self {
         self.config.rope = rope;
         self
+    }
+
+    /// The same weights, whose linear layers are to be quantized while they are loaded.
+    ///
+    /// # Errors
+    /// If it holds codes that were made with care already.
+    pub fn with_quantization(mut self, scheme: Scheme) -> Result<Self, WeightsError> {
+        if matches!(&self.source, Source::Hf(folder) if folder.is_quantized()) {
+            let sentence = format!("the model is quantized already; load it without --quantization {scheme}");
+            return Err(Problem::Unsupported(sentence).at(&self.path));
+        }
+        self.quantization = Some(scheme);
+        Ok(self)
+    }
+
+    /// What the loader quantizes linear layers to; tensors come as they are stored.
+    pub fn quantization(&self) -> Option<Scheme> {
+        self.quantization
     }
 
     /// Whether there is a tensor of this Hugging Face name.

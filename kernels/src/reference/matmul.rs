@@ -4,17 +4,20 @@
 //! [`TILE`] rows, the last ones padded with zeros: then a row's sum runs over K the same way in any batch.
 
 use candle_core::{Device, Tensor};
-use quant::Stored;
-use tensor::LoadError;
+use quant::{Format, Stored};
+use tensor::{Encoding, LoadError};
 
 /// Rows of each multiplication.
 const TILE: usize = 32;
+/// Rows and columns under one scale where activations have groups of 128 too.
+const BLOCK: (usize, usize) = (128, 128);
 
 /// A dequantized matrix `[N, K]`.
 pub struct Weight {
     matrix: Tensor,
     rows: usize,
     cols: usize,
+    encoding: Encoding,
 }
 
 impl Weight {
@@ -28,7 +31,12 @@ impl Weight {
         let rows = parts.iter().map(|part| part.rows).sum();
         let values: Vec<f32> = parts.iter().flat_map(|part| part.dequantize()).collect();
         let matrix = Tensor::from_vec(values, (rows, cols), &Device::Cpu);
-        Ok(Self { matrix: matrix.map_err(|error| LoadError::Shape(error.to_string()))?, rows, cols })
+        Ok(Self {
+            matrix: matrix.map_err(|error| LoadError::Shape(error.to_string()))?,
+            rows,
+            cols,
+            encoding: encoding(parts),
+        })
     }
 
     pub(super) fn rows(&self) -> usize {
@@ -37,6 +45,11 @@ impl Weight {
 
     pub(super) fn cols(&self) -> usize {
         self.cols
+    }
+
+    /// Of the activations that it multiplies.
+    pub(super) fn encoding(&self) -> Encoding {
+        self.encoding
     }
 
     pub(super) fn bytes(&self) -> u64 {
@@ -63,5 +76,15 @@ impl Weight {
         padded.resize(TILE * self.cols, 0.0);
         let x = Tensor::from_vec(padded, (TILE, self.cols), &Device::Cpu)?;
         x.matmul(&self.matrix.t()?)?.flatten_all()?.to_vec1()
+    }
+}
+
+/// FP8 multiplies FP8: activations are rounded in groups where the weight is in blocks, else by the row.
+fn encoding(parts: &[Stored<'_>]) -> Encoding {
+    let in_blocks = |part: &Stored<'_>| part.scales.is_some_and(|s| (s.rows_per, s.cols_per) == BLOCK);
+    match parts.iter().all(|part| part.format == Format::Fp8E4m3) {
+        true if parts.iter().all(in_blocks) => Encoding::E4m3G128,
+        true => Encoding::E4m3Token,
+        false => Encoding::F32,
     }
 }

@@ -7,6 +7,7 @@
 mod attention;
 mod buffer;
 mod cache;
+mod encode;
 mod math;
 mod matmul;
 mod rope;
@@ -48,21 +49,26 @@ impl Reference {
         self.ledger.buffer(values)
     }
 
+    /// `buf` in each encoding of `set`, as f32 that were rounded to it.
+    fn act(&self, rows: usize, cols: usize, set: ActSet, buf: &Buf) -> Act<Self> {
+        set.iter().fold(Act::new(rows, cols), |act, encoding| {
+            let rounded = match encoding {
+                Encoding::F32 => buf.clone(),
+                _ => self.emit(buf.len(), || encode::rounded(encoding, cols, &buf.values())),
+            };
+            act.with(encoding, rounded)
+        })
+    }
+
     fn multiply(&self, a: &Act<Self>, w: &Weight, bias: Option<&Buf>) -> Buf {
         self.emit(a.rows * w.rows(), || {
-            let mut out = w.multiply(&a.get(Encoding::F32).values());
+            let mut out = w.multiply(&a.get(w.encoding()).values());
             if let Some(bias) = bias {
                 out.chunks_mut(w.rows()).for_each(|row| math::add(row, &bias.values()));
             }
             out
         })
     }
-}
-
-/// The only encoding here. `set` is what consumers asked for, and they ask for what [`Reference::wants`] says.
-fn act(rows: usize, cols: usize, set: ActSet, buf: Buf) -> Act<Reference> {
-    assert_eq!(set, ActSet::of(Encoding::F32), "the reference has f32 activations only");
-    Act::new(rows, cols).with(Encoding::F32, buf)
 }
 
 impl Backend for Reference {
@@ -85,8 +91,8 @@ impl Backend for Reference {
         self.vector(&[table.cos.as_slice(), table.sin.as_slice()].concat())
     }
 
-    fn wants(_weight: &Weight) -> ActSet {
-        ActSet::of(Encoding::F32)
+    fn wants(weight: &Weight) -> ActSet {
+        ActSet::of(weight.encoding())
     }
 
     fn memory(&self) -> Memory {
@@ -137,7 +143,7 @@ impl Backend for Reference {
             out.chunks_mut(spec.size).for_each(|row| math::norm(row, &spec.gain.values(), spec.eps));
             out
         });
-        act(x.len() / spec.size, spec.size, emit, normed)
+        self.act(x.len() / spec.size, spec.size, emit, &normed)
     }
 
     fn linear(&mut self, a: &Act<Self>, w: &Weight, bias: Option<&Buf>) -> Buf {
@@ -156,7 +162,7 @@ impl Backend for Reference {
             let rows = rows.chunks(2 * cols).map(|row| row.split_at(cols));
             rows.flat_map(|(gate, up)| gate.iter().zip(up)).map(|(&gate, &up)| math::activate(f, gate) * up).collect()
         });
-        act(a.rows, cols, emit, gated)
+        self.act(a.rows, cols, emit, &gated)
     }
 
     fn rope_write(&mut self, qkv: &Buf, spec: &QkvSpec<Self>, cache: &mut Cache, layer: usize) -> Buf {
@@ -168,7 +174,7 @@ impl Backend for Reference {
     fn attend(&mut self, q: &Buf, spec: &AttnSpec, cache: &Cache, layer: usize, emit: ActSet) -> Act<Self> {
         let (tokens, cols) = (self.inputs.num_tokens(), spec.num_heads * spec.head_dim);
         let out = self.emit(tokens * cols, || attention::attend(&q.values(), spec, &self.inputs, cache, layer));
-        act(tokens, cols, emit, out)
+        self.act(tokens, cols, emit, &out)
     }
 
     fn gather(&mut self, x: &Buf) -> Buf {

@@ -22,7 +22,7 @@ fn values(act: &Act<Reference>) -> Vec<f32> {
 }
 
 fn f32_act(rows: usize, cols: usize, x: &[f32]) -> Act<Reference> {
-    act(rows, cols, ActSet::of(Encoding::F32), Buf::resident(x.to_vec()))
+    Act::new(rows, cols).with(Encoding::F32, Buf::resident(x.to_vec()))
 }
 
 fn dot(a: &[f32], b: &[f32]) -> f64 {

@@ -59,7 +59,7 @@ impl Gguf {
                 Cow::Owned(names::restore_halves(bytes, rows, heads).map_err(|reason| Problem::tensor(name, reason))?)
             }
         };
-        Ok(Tensor { rows: info.rows, cols: info.cols, format: info.format, bytes })
+        Ok(Tensor { rows: info.rows, cols: info.cols, format: info.format, bytes, scales: None })
     }
 
     pub fn total_bytes(&self) -> u64 {

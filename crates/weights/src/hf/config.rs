@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::json;
+use super::quantization::Quantization;
 use crate::error::InFile;
 use crate::{ModelConfig, Problem, RopeConfig, RopeScaling, WeightsError};
 
@@ -35,7 +36,6 @@ struct Written {
     use_sliding_window: Option<bool>,
     bos_token_id: Option<u32>,
     eos_token_id: Option<OneOrMore>,
-    quantization_config: Option<Value>,
 }
 
 /// `rope_parameters`, or `rope_scaling`, which had no theta.
@@ -65,6 +65,19 @@ struct Generation {
     eos_token_id: Option<OneOrMore>,
 }
 
+/// What `config.json` says of how weights are stored.
+#[derive(Debug, Deserialize)]
+struct Storage {
+    quantization_config: Option<Value>,
+}
+
+/// `quantization_config`, if there is one.
+pub(super) fn read_quantization(folder: &Path) -> Result<Option<Quantization>, WeightsError> {
+    let path = folder.join("config.json");
+    let storage: Storage = json::parse(&path)?;
+    storage.quantization_config.as_ref().map(Quantization::read).transpose().in_file(&path)
+}
+
 pub(super) fn read(folder: &Path) -> Result<ModelConfig, WeightsError> {
     let path = folder.join("config.json");
     let generation: Option<Generation> = json::parse_optional(&folder.join("generation_config.json"))?;
@@ -74,10 +87,6 @@ pub(super) fn read(folder: &Path) -> Result<ModelConfig, WeightsError> {
 
 impl Written {
     fn into_config(self, generation: Generation) -> Result<ModelConfig, Problem> {
-        if let Some(quantization) = &self.quantization_config {
-            let method = quantization["quant_method"].as_str().unwrap_or("an unnamed method");
-            return Err(Problem::Unsupported(format!("the model is quantized by {method}, which cannot be read yet")));
-        }
         let hidden_size = required(self.hidden_size, "hidden_size")?;
         let num_heads = required(self.num_attention_heads, "num_attention_heads")?;
         let head_dim = match self.head_dim {
@@ -241,7 +250,6 @@ mod tests {
             (json!({ "rope_scaling": { "type": "linear" } }), "rope's factor is missing"),
             (json!({ "rope_scaling": { "type": "linear", "factor": 0.0 } }), "rope scaling's factor is 0"),
             (json!({ "eos_token_id": 512 }), "the special token 512 is outside the vocabulary of 512"),
-            (json!({ "quantization_config": { "quant_method": "gptq" } }), "quantized by gptq"),
         ] {
             let error = config(changes).expect_err(message).to_string();
             assert!(error.contains(message), "{error} does not say: {message}");

@@ -2,30 +2,49 @@
 
 mod config;
 mod json;
+mod quantization;
 mod safetensors_file;
 mod shards;
 mod text;
 
 use std::path::{Path, PathBuf};
 
+use crate::error::InFile;
 use crate::{ModelConfig, Problem, Tensor, TextSource, WeightsError};
+use quantization::Quantization;
 use shards::Shards;
+
+/// What a module calls its matrix.
+const WEIGHT: &str = ".weight";
 
 /// An open folder.
 pub(crate) struct HfFolder {
     folder: PathBuf,
     shards: Shards,
+    quantization: Option<Quantization>,
 }
 
 impl HfFolder {
     pub fn open(folder: &Path) -> Result<Self, WeightsError> {
-        Ok(Self { folder: folder.to_owned(), shards: Shards::open(folder)? })
+        Self::with_shards(folder, Shards::open(folder)?)
     }
 
     /// One `.safetensors` file; its config and tokenizer are beside it.
     pub fn open_file(path: &Path) -> Result<Self, WeightsError> {
-        let folder = path.parent().unwrap_or(Path::new("")).to_owned();
-        Ok(Self { folder, shards: Shards::open_file(path)? })
+        Self::with_shards(path.parent().unwrap_or(Path::new("")), Shards::open_file(path)?)
+    }
+
+    fn with_shards(folder: &Path, shards: Shards) -> Result<Self, WeightsError> {
+        let quantization = config::read_quantization(folder)?;
+        if let Some(quantization) = &quantization {
+            quantization.check(&shards).in_file(&folder.join("config.json"))?;
+        }
+        Ok(Self { folder: folder.to_owned(), shards, quantization })
+    }
+
+    /// Whether weights are stored in codes.
+    pub fn is_quantized(&self) -> bool {
+        self.quantization.is_some()
     }
 
     pub fn config(&self) -> Result<ModelConfig, WeightsError> {
@@ -37,10 +56,18 @@ impl HfFolder {
     }
 
     pub fn has(&self, name: &str) -> bool {
-        self.shards.file_of(name).is_some()
+        let coded = || name.strip_suffix(WEIGHT).is_some_and(|module| Quantization::has(&self.shards, module));
+        self.shards.file_of(name).is_some() || self.is_quantized() && coded()
     }
 
     pub fn tensor(&self, name: &str) -> Result<Tensor<'_>, WeightsError> {
+        if let (Some(quantization), Some(module)) = (&self.quantization, name.strip_suffix(WEIGHT)) {
+            let weight = quantization.weight(&self.shards, module);
+            let weight = weight.map_err(|reason| Problem::tensor(name, reason)).in_file(&self.folder)?;
+            if let Some(weight) = weight {
+                return Ok(weight);
+            }
+        }
         match self.shards.file_of(name) {
             Some(file) => file.tensor(name),
             None => Err(Problem::NoTensor(name.to_owned()).at(&self.folder)),

@@ -11,6 +11,7 @@ use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 
+use super::quantization::RawTensor;
 use crate::error::InFile;
 use crate::mapping::Mapping;
 use crate::{Problem, Tensor, WeightsError};
@@ -46,6 +47,14 @@ impl SafetensorsFile {
         view(info, data).map_err(|reason| Problem::tensor(name, reason)).in_file(&self.path)
     }
 
+    /// The tensor as it is, of whatever type.
+    pub fn raw(&self, name: &str) -> Option<RawTensor<'_>> {
+        let info = self.metadata.info(name)?;
+        let (start, end) = info.data_offsets;
+        let bytes = &self.mapping.bytes()[self.data_start..][start..end];
+        Some(RawTensor { dtype: info.dtype, shape: &info.shape, bytes })
+    }
+
     pub fn total_bytes(&self) -> u64 {
         self.metadata.data_len() as u64
     }
@@ -70,13 +79,17 @@ fn view<'a>(info: &TensorInfo, data: &'a [u8]) -> Result<Tensor<'a>, String> {
         Dtype::F32 => Format::F32,
         Dtype::F16 => Format::F16,
         Dtype::BF16 => Format::Bf16,
-        other => return Err(format!("its type {other:?} cannot be read; F32, F16 and BF16 can")),
+        other => {
+            return Err(format!(
+                "its type {other:?} cannot be read without a quantization_config; F32, F16 and BF16 can"
+            ));
+        }
     };
     let (cols, leading) = info.shape.split_last().map_or((1, &[][..]), |(cols, leading)| (*cols, leading));
     let rows = leading.iter().product();
     let bytes = &data[info.data_offsets.0..info.data_offsets.1];
     Stored::new(rows, cols, format, bytes).map_err(|error| error.to_string())?;
-    Ok(Tensor { rows, cols, format, bytes: Cow::Borrowed(bytes) })
+    Ok(Tensor { rows, cols, format, bytes: Cow::Borrowed(bytes), scales: None })
 }
 
 /// Walks a JSON object and refuses a key that comes twice, of which a map would keep only the last.

@@ -6,6 +6,7 @@ use std::path::{Component, Path};
 use serde::Deserialize;
 
 use super::json;
+use super::quantization::RawTensor;
 use super::safetensors_file::SafetensorsFile;
 use crate::{Problem, WeightsError};
 
@@ -67,6 +68,15 @@ impl Shards {
 
     pub fn file_of(&self, name: &str) -> Option<&SafetensorsFile> {
         self.places.get(name).map(|place| &self.files[*place])
+    }
+
+    /// The tensor of this name as its file has it.
+    pub fn raw(&self, name: &str) -> Option<RawTensor<'_>> {
+        self.file_of(name)?.raw(name)
+    }
+
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.places.keys().map(String::as_str)
     }
 
     pub fn files(&self) -> impl Iterator<Item = &SafetensorsFile> {
