@@ -61,6 +61,9 @@ params! {
         n: i32,
         k: i32,
         activation: i32,
+        splits: i32,
+        partials: Address,
+        arrived: Address,
     }
     /// `paged_attention.cu`
     Attention {

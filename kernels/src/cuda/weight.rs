@@ -17,6 +17,8 @@ pub struct Weight {
     pub(super) rows: usize,
     pub(super) cols: usize,
     pub(super) kind: Kind,
+    /// Runs that the sum over the columns is cut into.
+    pub(super) splits: usize,
     pub(super) data: Buf,
     /// Scales and minimums, where it is coded.
     pub(super) meta: Option<Buf>,
