@@ -3,7 +3,7 @@
 //   x [M, K] bf16, K a multiple of 32, N of 8; where the checkpoint grouped its columns in another order, permute.cu brings x into it
 //   w     codes, [K / 32, N / 8, 32 lanes] words of 4 bits as gemm_coded.cuh has them, columns in the order of their groups
 //   meta  [ceil(K / group), N] words, once a group and output: the scale as f32, whose low four bits hold the zero. A scale that was f16
-//         or bf16 has zeros there and is exact; of another the last four of 24 bits are lost.
+//         or bf16 has zeros there and is exact; another is rounded to 20 bits.
 //   gemm_int4_32_*  groups of 32;  gemm_int4_64_*  of 64 << p.meta_shift;  store, add, glu as in gemm_bf16.cu
 //   schedule  a code less its zero is an integer, exact in bf16: 32 or 64 inputs are summed by the tensor core, then scaled in f32
 //   tiling    as gemm_bf16.cu

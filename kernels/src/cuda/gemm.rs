@@ -2,7 +2,7 @@
 
 use tensor::{Act, Activation, Encoding};
 
-use super::params::Gemm;
+use super::params::{Gemm, Permute};
 use super::weight::{Kind, Weight};
 use super::{Buf, Cuda, address, int};
 
@@ -11,6 +11,8 @@ const TILE_ROWS: [usize; 2] = [16, 64];
 /// Outputs of a tile, and k of a stage: as `gemm_tile.cuh` and `gemm_out.cuh` have them.
 const TILE_N: usize = 64;
 const TILE_K: usize = 64;
+/// Columns that a block of `permute.cu` takes.
+const PERMUTED: usize = 1024;
 /// Columns that a split has at least.
 const MIN_SPLIT: usize = 512;
 /// What splits are chosen for: the SMs of an H200, and the blocks of few rows that each holds.
@@ -55,6 +57,10 @@ fn kernels_of(kind: Kind) -> Kernels {
         Kind::Bf16 => kernels!("bf16", [4, 3], CODES * 2),
         Kind::W4 => kernels!("w4", [8, 4], CODES / 2 + TILE_N * 8),
         Kind::W8 => kernels!("w8", [6, 3], CODES + TILE_N * 8),
+        Kind::Int4(32) => kernels!("int4_32", [8, 4], CODES / 2 + TILE_N * 8),
+        Kind::Int4(_) => kernels!("int4_64", [8, 4], CODES / 2 + TILE_N * 4),
+        Kind::Q4K => kernels!("q4k", [8, 4], CODES / 2 + TILE_N * 16),
+        Kind::Q6K => kernels!("q6k", [6, 3], CODES / 4 * 3 + TILE_N * 18),
     }
 }
 
@@ -80,12 +86,13 @@ impl Cuda {
         let is_shared = w.splits > 1 && (self.planning || a.rows <= TILE_ROWS[1]);
         let size = usize::from(self.planning || a.rows > TILE_ROWS[0]);
         let partials = is_shared.then(|| self.floats(w.splits * w.rows.next_multiple_of(TILE_N), TILE_ROWS[size]));
+        let ordered = w.order.as_ref().map(|order| self.permuted(a, order));
         if self.planning {
             return;
         }
         let kernels = kernels_of(w.kind);
         let params = Gemm {
-            x: a.get(Encoding::Bf16).address(),
+            x: ordered.as_ref().unwrap_or(a.get(Encoding::Bf16)).address(),
             w: w.data.address(),
             meta: address(w.meta.as_ref()),
             bias: address(bias),
@@ -94,6 +101,7 @@ impl Cuda {
             n: int(w.rows),
             k: int(w.cols),
             activation: i32::from(f == Activation::GeluTanh),
+            meta_shift: int(w.kind.meta_shift()),
             splits: int(w.splits),
             partials: address(partials.as_ref()),
             arrived: self.arrived.address(),
@@ -102,6 +110,18 @@ impl Cuda {
         let grid = [tiles, a.rows.div_ceil(TILE_ROWS[size]), if is_shared { w.splits } else { 1 }];
         let stage_bytes = TILE_ROWS[size] * TILE_K * 2 + kernels.weight_bytes;
         self.launch(kernels.names[out as usize][size], grid, 128, kernels.stages[size] * stage_bytes, &params);
+    }
+
+    /// The inputs `a` with their columns in the order `order`.
+    fn permuted(&mut self, a: &Act<Self>, order: &Buf) -> Buf {
+        assert_eq!(order.len(), a.cols, "an order names every column");
+        let y = self.arena.alloc(a.rows * a.cols * 2);
+        if !self.planning {
+            let (x, order) = (a.get(Encoding::Bf16).address(), order.address());
+            let params = Permute { x, order, y: y.address(), cols: int(a.cols) };
+            self.launch("permute", [a.cols.div_ceil(PERMUTED), a.rows, 1], PERMUTED / 8, 0, &params);
+        }
+        y
     }
 }
 

@@ -143,9 +143,10 @@ impl Backend for Cuda {
     type Cache = Cache;
 
     fn pack(&mut self, parts: &[Stored<'_>], role: Role) -> Result<Weight, LoadError> {
-        let Packed { rows, cols, kind, data, meta } = weight::pack(parts, role)?;
+        let Packed { rows, cols, kind, data, meta, order } = weight::pack(parts, role)?;
         let meta = if meta.is_empty() { None } else { Some(self.resident(&meta)?) };
-        Ok(Weight { rows, cols, kind, splits: gemm::splits(rows, cols), data: self.resident(&data)?, meta })
+        let order = if order.is_empty() { None } else { Some(self.resident(&order)?) };
+        Ok(Weight { rows, cols, kind, splits: gemm::splits(rows, cols), data: self.resident(&data)?, meta, order })
     }
 
     fn vector(&mut self, values: &[f32]) -> Result<Buf, LoadError> {
@@ -211,6 +212,9 @@ impl Backend for Cuda {
                 Kind::Bf16 => "embed_rows",
                 Kind::W4 => "embed_w4",
                 Kind::W8 => "embed_w8",
+                Kind::Q4K => "embed_q4k",
+                Kind::Q6K => "embed_q6k",
+                Kind::Int4(_) => unreachable!("a table of INT4 is packed as bf16"),
             };
             let params = Rows {
                 ids: self.uploaded.token_ids,

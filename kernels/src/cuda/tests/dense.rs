@@ -3,7 +3,8 @@
 use super::*;
 
 /// How weights are stored: dense, and coded in each way that has kernels of its own.
-const FORMATS: [Format; 6] = [Format::F32, Format::Q4_0, Format::Q4_1, Format::Q5_1, Format::Q8_0, Format::Q4K];
+const FORMATS: [Format; 7] =
+    [Format::F32, Format::Q4_0, Format::Q4_1, Format::Q5_1, Format::Q8_0, Format::Q4K, Format::Q6K];
 
 /// A matmul of `tokens` rows by `outputs` x `inputs`.
 #[derive(Clone, Copy, Debug)]
@@ -25,7 +26,7 @@ const SHAPES: [Shape; 8] = [
     Shape { tokens: 67, outputs: 40, inputs: 1088 },
 ];
 
-fn inputs(tokens: usize) -> StepInputs {
+pub(super) fn inputs(tokens: usize) -> StepInputs {
     let logit_tokens = (0..tokens as u32).filter(|token| token % 3 != 1).collect();
     StepInputs { token_ids: (0..tokens as u32).rev().collect(), logit_tokens, ..StepInputs::default() }
 }
@@ -42,7 +43,7 @@ fn through<B: Backend>(b: &mut B, shape: Shape, then: &mut dyn FnMut(&mut B, &B:
 }
 
 /// A norm's output as the next matmul reads it.
-fn normed<B: Backend>(b: &mut B, x: &B::Buf, gain: &B::Buf, size: usize, set: ActSet) -> Act<B> {
+pub(super) fn normed<B: Backend>(b: &mut B, x: &B::Buf, gain: &B::Buf, size: usize, set: ActSet) -> Act<B> {
     b.norm(x, &NormSpec { gain: gain.clone(), eps: 1e-5, size }, set)
 }
 
@@ -136,7 +137,7 @@ agrees!(gelu_units_agree, 4.0, |b: &mut _, format, shape| linear_glu(b, format, 
 
 #[test]
 fn a_row_of_a_product_does_not_see_its_neighbours() {
-    let formats = [Format::F32, Format::Q4_1, Format::Q8_0];
+    let formats = [Format::F32, Format::Q4_1, Format::Q8_0, Format::Q4K, Format::Q6K];
     for (format, shape) in formats.into_iter().flat_map(|format| [SHAPES[5], SHAPES[7]].map(|shape| (format, shape))) {
         let shape = Shape { inputs: shape.inputs.next_multiple_of(format.block_len()), ..shape };
         let Some(mut cuda) = gpu("a_row_of_a_product_does_not_see_its_neighbours") else { return };
