@@ -64,17 +64,21 @@ fn kernels_of(kind: Kind) -> Kernels {
     }
 }
 
-/// Into how many runs the sum over `cols` is cut: as many as spread the blocks of few rows most evenly over the SMs. It depends on the
-/// weight's shape alone, so that a row's bits are the same in every batch, on every card.
+/// Into how many runs the sum over `cols` is cut: so many that an SM has two blocks of few rows where it can, and then as many as keep all
+/// SMs busy to the end. It depends on the weight's shape alone, so that a row's bits are the same in every batch, on every card.
 ///
 /// At the shapes of an 8B model, in blocks an SM: 6144 x 4096 has 4 splits and 2.9; 4096 x 4096 and 4096 x 14336 have 4 and 1.9;
 /// 28672 x 4096 has 1 and 3.4, 128256 x 4096 1 and 15.
 pub(super) fn splits(rows: usize, cols: usize) -> usize {
-    let tiles = rows.div_ceil(TILE_N).max(1);
+    let (tiles, steps) = (rows.div_ceil(TILE_N).max(1), cols.div_ceil(TILE_K));
     let most = (cols / MIN_SPLIT).min(SMS * BLOCKS_PER_SM / tiles).max(1);
-    // Of the time that the fullest SM takes, the share that the average one works, in 1/1000.
-    let evenness = |splits: usize| splits * tiles * 1000 / ((splits * tiles).div_ceil(SMS) * SMS);
-    (1..=most).rev().max_by_key(|&splits| evenness(splits)).expect("there is one split at least")
+    let merit = |splits: usize| {
+        let on_fullest = (splits * tiles).div_ceil(SMS);
+        // Of the time that the fullest SM takes, the share that the average one works, in 1/1000.
+        let evenness = tiles * steps * 1000 / (SMS * on_fullest * steps.div_ceil(splits)).max(1);
+        (on_fullest.min(2), evenness)
+    };
+    (1..=most).rev().max_by_key(|&splits| merit(splits)).expect("there is one split at least")
 }
 
 impl Cuda {
@@ -139,8 +143,9 @@ mod tests {
             ((128_256, 4096), 1),
             ((576, 576), 1),
             ((576, 1536), 3),
+            ((8192, 8192), 2),
             ((64, 1024), 2),
-            ((0, 1024), 2),
+            ((0, 0), 1),
         ] {
             assert_eq!(splits(rows, cols), expected, "{rows} x {cols}");
         }

@@ -56,3 +56,34 @@ impl<const BYTES: usize> Scales<BYTES> {
         self.entries.into_flattened()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_lie_where_a_lane_looks() {
+        // Row 9 is the second of the second tile: lanes 4 to 7 of its 32.
+        for (bits, columns) in [(2, 64), (4, 32), (8, 16)] {
+            let mut fragments = Fragments::new(bits, 16, 2 * columns);
+            let codes: Vec<u8> = (0..2 * columns).map(|col| (col * 5 % (1 << bits)) as u8).collect();
+            fragments.put(9, &codes);
+            let words = fragments.into_bytes();
+            let words: Vec<u32> = words.as_chunks().0.iter().map(|word| u32::from_le_bytes(*word)).collect();
+            for (col, &code) in codes.iter().enumerate() {
+                let (tile, eight, lane) = (col / columns, col % columns / 8, col % 8 / 2);
+                let word = words[(tile * 2 + 1) * 32 + 4 + lane];
+                let shift = eight * bits + col % 2 * 16;
+                assert_eq!(word >> shift & ((1 << bits) - 1), u32::from(code), "column {col} of {bits} bits");
+            }
+            assert!(words[..32].iter().all(|word| *word == 0), "the first tile has no such row");
+        }
+    }
+
+    #[test]
+    fn scales_lie_by_group_then_row() {
+        let mut scales = Scales::<2>::new(2, 3);
+        scales.put(1, 2, [7, 8]);
+        assert_eq!(scales.into_bytes(), [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7, 8]);
+    }
+}

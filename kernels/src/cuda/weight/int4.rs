@@ -68,3 +68,22 @@ fn word(scale: f32, zero: u32) -> u32 {
     let half = if scale.is_finite() { ZERO_BITS.div_ceil(2) } else { 0 };
     (scale.to_bits() + half) & !ZERO_BITS | zero
 }
+
+#[cfg(test)]
+mod tests {
+    use half::{bf16, f16};
+
+    use super::*;
+
+    #[test]
+    fn short_scales_are_exact_and_others_nearest() {
+        let value = |scale: f32, zero: u32| f32::from_bits(word(scale, zero) & !ZERO_BITS);
+        for scale in [0.0, 1.0, -0.01, 3e-7, 65504.0] {
+            for scale in [bf16::from_f32(scale).to_f32(), f16::from_f32(scale).to_f32()] {
+                assert_eq!((value(scale, 15), word(scale, 15) & ZERO_BITS), (scale, 15), "{scale}");
+            }
+            assert!((value(scale, 3) - scale).abs() <= scale.abs() * 2.0f32.powi(-20), "{scale}");
+        }
+        assert!(!value(f32::INFINITY, 15).is_finite() && !value(f32::NAN, 0).is_finite());
+    }
+}

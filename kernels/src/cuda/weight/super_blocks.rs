@@ -49,3 +49,22 @@ pub(super) fn pack_q6k(rows: &Rows<'_>, cols: usize) -> (Vec<u8>, Vec<u8>) {
     }
     ([low.into_bytes(), upper.into_bytes()].concat(), [scales.into_bytes(), halves.into_bytes()].concat())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_has_every_scale_and_minimum() {
+        let block: [u8; q4_k::BYTES] = std::array::from_fn(|at| (at * 37 + 11) as u8);
+        let (scales, minima) = k_scales::scales_and_minima(&block[4..16]);
+        let header = header(&block);
+        let bits = u128::from_le_bytes(header);
+        for group in 0..8 {
+            let at = group / 2 * 24 + group % 2 * 6;
+            assert_eq!((bits >> at & 63) as u8, scales[group], "scale {group}");
+            assert_eq!((bits >> (at + 12) & 63) as u8, minima[group], "minimum {group}");
+        }
+        assert_eq!(header[12..], block[..4], "d and dmin");
+    }
+}
