@@ -8,6 +8,7 @@ pub mod cpu;
 pub mod cuda;
 mod inputs;
 mod memory;
+mod parts;
 pub mod reference;
 
 use memory::free_bytes;

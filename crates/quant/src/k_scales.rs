@@ -8,7 +8,7 @@
 //! ```
 
 /// Scales and minima of the eight groups, each 0 to 63.
-pub(crate) fn scales_and_minima(bytes: &[u8]) -> ([u8; 8], [u8; 8]) {
+pub fn scales_and_minima(bytes: &[u8]) -> ([u8; 8], [u8; 8]) {
     let scales =
         std::array::from_fn(|g| if g < 4 { bytes[g] & 63 } else { bytes[g + 4] & 15 | bytes[g - 4] >> 6 << 4 });
     let minima =

@@ -4,7 +4,6 @@
 
 mod block;
 mod format;
-mod k_scales;
 mod nibbles;
 mod quantize;
 mod scales;
@@ -17,6 +16,7 @@ pub mod f32;
 pub mod fp8_e4m3;
 pub mod int4;
 pub mod int8;
+pub mod k_scales;
 pub mod q2_k;
 pub mod q3_k;
 pub mod q4_0;

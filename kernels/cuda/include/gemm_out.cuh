@@ -13,7 +13,11 @@ struct Gemm {
   const float* bias;  // null where there is none
   void* y;
   int m, n, k;
-  int activation;  // of a gated unit: 0 silu, 1 gelu by tanh
+  int activation;      // of a gated unit: 0 silu, 1 gelu by tanh
+  int meta_shift;      // of coded weights whose groups take several stages: gemm_coded.cuh
+  int splits;          // of K, and where their sums meet: gemm_pipeline.cuh
+  float* partials;     // null where a block takes all splits
+  unsigned* arrived;
 };
 
 // A block of TM rows by TILE_N outputs: warps side by side over the outputs, and over the rows where there are 64.

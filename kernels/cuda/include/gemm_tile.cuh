@@ -1,14 +1,13 @@
 // One block's tile of y = x W^T on tensor cores: operands through a ring of shared-memory stages, f32 sums in registers.
 //
-// An output's sum runs over k ascending, 16 a step, in one accumulator, whatever the tile's shape: so a row's bits depend neither
-// on its neighbours nor on how many rows there are.
+// Within a split of K (gemm_pipeline.cuh) an output's sum runs over k ascending, 16 a step, in one accumulator, whatever the tile's
+// shape: so a row's bits depend neither on its neighbours nor on how many rows there are.
 #pragma once
 
 #include "vectors.cuh"
 
 constexpr int TILE_K = 64;                  // of 16 bits: 128 bytes, eight chunks of 16
 constexpr int CHUNKS = TILE_K * 2 / 16;
-constexpr int STAGES = 3;
 constexpr int GEMM_THREADS = 128;
 
 // Byte offset of chunk `chunk` of row `row` in a stage: chunks are permuted by row, so that the eight rows of an 8 x 8 matrix
@@ -30,6 +29,23 @@ __device__ __forceinline__ void load_tile(unsigned char* stage, const __nv_bfloa
 template <int MT, int NT>
 struct Sums {
   float at[MT][NT][4] = {};
+
+  __device__ __forceinline__ void add(int m, int n, const float4& more) {
+    at[m][n][0] += more.x, at[m][n][1] += more.y, at[m][n][2] += more.z, at[m][n][3] += more.w;
+  }
+
+  // Adds `other`, and leaves zeros there.
+  __device__ __forceinline__ void take(Sums& other) {
+#pragma unroll
+    for (int m = 0; m < MT; m++) {
+#pragma unroll
+      for (int n = 0; n < NT; n++) {
+        const float* more = other.at[m][n];
+        add(m, n, make_float4(more[0], more[1], more[2], more[3]));
+      }
+    }
+    other = Sums();
+  }
 };
 
 // Adds one stage's products; the warp's rows start at `row`, its outputs at `column` of the stage.

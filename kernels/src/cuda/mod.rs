@@ -28,7 +28,7 @@ use tensor::{
 use crate::inputs::{Inputs, check_heads, max_len};
 use attention::kernels_of;
 use device::{Address, Device, refused};
-use gemm::{ADD, GLU, STORE};
+use gemm::{MAX_SPLIT_TILES, Out};
 use memory::Arena;
 use params::{Attention, Norm, RopeWrite, Rows};
 use upload::Uploaded;
@@ -48,6 +48,8 @@ pub struct Cuda {
     /// What the step's first op that failed said; the ops after it launch nothing.
     failed: Option<DeviceError>,
     resident: u64,
+    /// Counters of the blocks that share a matmul's tile: zero between kernels.
+    arrived: Buf,
     logits: Vec<f32>,
     scratch: Scratch,
 }
@@ -58,14 +60,18 @@ impl Cuda {
     /// # Errors
     /// One sentence: no driver, no such GPU, one that is too old, or no kernels in this binary.
     pub fn new(ordinal: usize) -> Result<Self, DeviceError> {
+        let device = Device::open(ordinal)?;
+        let arrived = device.alloc(MAX_SPLIT_TILES * 4)?;
+        device.upload(arrived.address(), &[0u32; MAX_SPLIT_TILES])?;
         Ok(Self {
-            device: Device::open(ordinal)?,
+            device,
             arena: Arena::new(),
             inputs: Inputs::default(),
             uploaded: Uploaded::default(),
             planning: false,
             failed: None,
             resident: 0,
+            arrived: Buf::resident(arrived),
             logits: Vec::new(),
             scratch: Scratch::default(),
         })
@@ -137,9 +143,10 @@ impl Backend for Cuda {
     type Cache = Cache;
 
     fn pack(&mut self, parts: &[Stored<'_>], role: Role) -> Result<Weight, LoadError> {
-        let Packed { rows, cols, kind, data, meta } = weight::pack(parts, role)?;
+        let Packed { rows, cols, kind, data, meta, order } = weight::pack(parts, role)?;
         let meta = if meta.is_empty() { None } else { Some(self.resident(&meta)?) };
-        Ok(Weight { rows, cols, kind, data: self.resident(&data)?, meta })
+        let order = if order.is_empty() { None } else { Some(self.resident(&order)?) };
+        Ok(Weight { rows, cols, kind, splits: gemm::splits(rows, cols), data: self.resident(&data)?, meta, order })
     }
 
     fn vector(&mut self, values: &[f32]) -> Result<Buf, LoadError> {
@@ -205,6 +212,9 @@ impl Backend for Cuda {
                 Kind::Bf16 => "embed_rows",
                 Kind::W4 => "embed_w4",
                 Kind::W8 => "embed_w8",
+                Kind::Q4K => "embed_q4k",
+                Kind::Q6K => "embed_q6k",
+                Kind::Int4(_) => unreachable!("a table of INT4 is packed as bf16"),
             };
             let params = Rows {
                 ids: self.uploaded.token_ids,
@@ -234,19 +244,19 @@ impl Backend for Cuda {
 
     fn linear(&mut self, a: &Act<Self>, w: &Weight, bias: Option<&Buf>) -> Buf {
         let out = self.floats(a.rows, w.rows);
-        self.gemm(&STORE, a, w, bias, &out, Activation::Silu);
+        self.gemm(Out::Store, a, w, bias, &out, Activation::Silu);
         out
     }
 
     fn linear_add(&mut self, a: &Act<Self>, w: &Weight, bias: Option<&Buf>, onto: &Buf) {
         assert_eq!(onto.len(), a.rows * w.rows, "the sum has the output's shape");
-        self.gemm(&ADD, a, w, bias, onto, Activation::Silu);
+        self.gemm(Out::Add, a, w, bias, onto, Activation::Silu);
     }
 
     fn linear_glu(&mut self, a: &Act<Self>, w: &Weight, f: Activation, emit: ActSet) -> Act<Self> {
         let act = self.bf16(a.rows, w.rows / 2, emit);
         let out = act.get(Encoding::Bf16).clone();
-        self.gemm(&GLU, a, w, None, &out, f);
+        self.gemm(Out::Glu, a, w, None, &out, f);
         act
     }
 

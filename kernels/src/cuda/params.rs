@@ -61,7 +61,13 @@ params! {
         n: i32,
         k: i32,
         activation: i32,
+        meta_shift: i32,
+        splits: i32,
+        partials: Address,
+        arrived: Address,
     }
+    /// `permute.cu`
+    Permute { x: Address, order: Address, y: Address, cols: i32, }
     /// `paged_attention.cu`
     Attention {
         q: Address,

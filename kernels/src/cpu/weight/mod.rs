@@ -9,11 +9,13 @@ use tensor::{ActSet, Encoding, LoadError, Role};
 use super::arena::{Lines, Shared};
 use super::pool::Pool;
 use super::simd::LANES;
+use crate::parts::Limits;
 pub(super) use kind::Kind;
 
 /// Tiles of 16 outputs in a strip, which a matmul takes at once; segments are padded to whole strips.
 pub(super) const STRIP: usize = 4;
 pub(super) const STRIP_COLS: usize = STRIP * LANES;
+const LIMITS: Limits = Limits { cols: LANES, glu_rows: LANES, name: "CPU", hint: "; use --device reference" };
 
 /// One matrix, packed. `rows` outputs, `cols` inputs.
 pub struct Weight {
@@ -38,8 +40,7 @@ pub(super) struct Segment {
 impl Weight {
     /// Packs `parts` stacked along the output; gate and up of a [`Role::Glu`] alternate tile by tile.
     pub(super) fn pack(pool: &Pool, parts: &[Stored<'_>], role: Role, codes: Encoding) -> Result<Self, LoadError> {
-        let cols = parts.first().ok_or_else(|| LoadError::Shape("a weight has at least one part".to_owned()))?.cols;
-        check(parts, role, cols)?;
+        let cols = LIMITS.check(parts, role)?;
         let kinds = || parts.iter().map(Kind::of);
         let mut segments = Vec::new();
         if role == Role::Glu {
@@ -116,23 +117,4 @@ impl Segment {
         // SAFETY: within the data, as just checked.
         unsafe { self.data.as_ptr().add(offset) }
     }
-}
-
-fn check(parts: &[Stored<'_>], role: Role, cols: usize) -> Result<(), LoadError> {
-    if cols == 0 || !cols.is_multiple_of(LANES) {
-        return Err(LoadError::Unsupported(format!(
-            "the CPU kernels take inputs in multiples of {LANES}, not {cols}; use --device reference"
-        )));
-    }
-    if let Some(other) = parts.iter().find(|part| part.cols != cols) {
-        return Err(LoadError::Shape(format!("fused parts have {cols} and {} columns", other.cols)));
-    }
-    parts.iter().try_for_each(Stored::check).map_err(|error| LoadError::Shape(error.to_string()))?;
-    let is_pair = parts.len() == 2 && parts[0].rows == parts[1].rows && parts[0].rows.is_multiple_of(LANES);
-    if role == Role::Glu && !is_pair {
-        return Err(LoadError::Shape(format!(
-            "a gate and an up part of equal rows in multiples of {LANES} are wanted"
-        )));
-    }
-    Ok(())
 }

@@ -3,7 +3,8 @@
 use super::*;
 
 /// How weights are stored: dense, and coded in each way that has kernels of its own.
-const FORMATS: [Format; 6] = [Format::F32, Format::Q4_0, Format::Q4_1, Format::Q5_1, Format::Q8_0, Format::Q4K];
+const FORMATS: [Format; 7] =
+    [Format::F32, Format::Q4_0, Format::Q4_1, Format::Q5_1, Format::Q8_0, Format::Q4K, Format::Q6K];
 
 /// A matmul of `tokens` rows by `outputs` x `inputs`.
 #[derive(Clone, Copy, Debug)]
@@ -13,16 +14,19 @@ struct Shape {
     inputs: usize,
 }
 
-const SHAPES: [Shape; 6] = [
+const SHAPES: [Shape; 8] = [
     Shape { tokens: 1, outputs: 16, inputs: 16 },
     Shape { tokens: 3, outputs: 48, inputs: 40 },
     Shape { tokens: 16, outputs: 96, inputs: 64 },
     Shape { tokens: 17, outputs: 80, inputs: 200 },
     Shape { tokens: 64, outputs: 128, inputs: 576 },
     Shape { tokens: 131, outputs: 144, inputs: 320 },
+    // K is split: each split in a block of its own, and all in one.
+    Shape { tokens: 3, outputs: 80, inputs: 1088 },
+    Shape { tokens: 67, outputs: 48, inputs: 1088 },
 ];
 
-fn inputs(tokens: usize) -> StepInputs {
+pub(super) fn inputs(tokens: usize) -> StepInputs {
     let logit_tokens = (0..tokens as u32).filter(|token| token % 3 != 1).collect();
     StepInputs { token_ids: (0..tokens as u32).rev().collect(), logit_tokens, ..StepInputs::default() }
 }
@@ -39,7 +43,7 @@ fn through<B: Backend>(b: &mut B, shape: Shape, then: &mut dyn FnMut(&mut B, &B:
 }
 
 /// A norm's output as the next matmul reads it.
-fn normed<B: Backend>(b: &mut B, x: &B::Buf, gain: &B::Buf, size: usize, set: ActSet) -> Act<B> {
+pub(super) fn normed<B: Backend>(b: &mut B, x: &B::Buf, gain: &B::Buf, size: usize, set: ActSet) -> Act<B> {
     b.norm(x, &NormSpec { gain: gain.clone(), eps: 1e-5, size }, set)
 }
 
@@ -128,27 +132,28 @@ agrees!(embeddings_agree, 0.0, |b: &mut _, format, shape| embed(b, format, shape
 agrees!(norms_agree, 0.0, |b: &mut _, _, shape| norm(b, shape));
 agrees!(products_agree, 1.0, |b: &mut _, format, shape| linear(b, format, shape));
 agrees!(sums_agree, 2.0, |b: &mut _, format, shape| linear_add(b, format, shape));
-agrees!(silu_units_agree, 4.0, |b: &mut _, format, shape| linear_glu(b, format, shape, Activation::Silu));
-agrees!(gelu_units_agree, 4.0, |b: &mut _, format, shape| linear_glu(b, format, shape, Activation::GeluTanh));
+agrees!(silu_units_agree, 6.0, |b: &mut _, format, shape| linear_glu(b, format, shape, Activation::Silu));
+agrees!(gelu_units_agree, 6.0, |b: &mut _, format, shape| linear_glu(b, format, shape, Activation::GeluTanh));
 
 #[test]
 fn a_row_of_a_product_does_not_see_its_neighbours() {
-    let shape = SHAPES[5];
-    for format in [Format::F32, Format::Q4_1, Format::Q8_0] {
+    let formats = [Format::F32, Format::Q4_1, Format::Q8_0, Format::Q4K, Format::Q6K];
+    for (format, shape) in formats.into_iter().flat_map(|format| [SHAPES[5], SHAPES[7]].map(|shape| (format, shape))) {
+        let shape = Shape { inputs: shape.inputs.next_multiple_of(format.block_len()), ..shape };
         let Some(mut cuda) = gpu("a_row_of_a_product_does_not_see_its_neighbours") else { return };
-        let all = linear(&mut cuda, format, shape);
-        for token in [0, 16, 64, 130usize] {
-            let mut alone = gpu("a second context").expect("there was a first");
-            let (weight, bias, gain) = matmul_parts(&mut alone, format, shape, Role::Column);
-            let table = values(&mut Random::new(3), shape.tokens * shape.inputs);
-            let table = pack(&mut alone, &table, shape.inputs, Role::Embed);
-            let step = StepInputs { token_ids: vec![(shape.tokens - 1 - token) as u32], ..StepInputs::default() };
-            let row = run(&mut alone, &[step], &mut |b| {
-                let x = b.embed(&table, 0.5);
-                let act = normed(b, &x, &gain, shape.inputs, Cuda::wants(&weight));
-                b.linear(&act, &weight, Some(&bias))
-            });
-            assert_eq!(row[0], all[token * shape.outputs..][..shape.outputs], "{format:?} token {token}");
+        let (weight, bias, gain) = matmul_parts(&mut cuda, format, shape, Role::Column);
+        let table = values(&mut Random::new(3), shape.tokens * shape.inputs);
+        let table = pack(&mut cuda, &table, shape.inputs, Role::Embed);
+        // The last rows of the step of all.
+        let steps = [shape.tokens, 65, 64, 17, 16, 15, 2, 1].map(inputs);
+        let outputs = run(&mut cuda, &steps, &mut |b| {
+            let x = b.embed(&table, 0.5);
+            let act = normed(b, &x, &gain, shape.inputs, Cuda::wants(&weight));
+            b.linear(&act, &weight, Some(&bias))
+        });
+        for (rows, step) in outputs.iter().zip(&steps) {
+            let same = &outputs[0][(shape.tokens - step.num_tokens()) * shape.outputs..];
+            assert!(rows == same, "{format:?} {shape:?} in a step of {} rows", step.num_tokens());
         }
     }
 }

@@ -3,6 +3,7 @@
 
 mod attention;
 mod dense;
+mod int4;
 
 use half::{bf16, f16};
 use quant::{Format, Stored};
@@ -42,10 +43,15 @@ fn stored(random: &mut Random, format: Format, rows: usize, cols: usize) -> Vec<
     }
     let mut bytes: Vec<u8> = (0..rows * format.row_bytes(cols).unwrap()).map(|_| random.next_u64() as u8).collect();
     for block in bytes.chunks_exact_mut(format.block_bytes()) {
-        let halves: &[usize] = if matches!(format, Format::Q4_1 | Format::Q5_1 | Format::Q4K) { &[0, 2] } else { &[0] };
+        let halves: &[usize] = match format {
+            Format::Q4_1 | Format::Q5_1 | Format::Q4K => &[0, 2],
+            Format::Q6K => &[208],
+            _ => &[0],
+        };
         // So that a weight is about 1 at most.
         let size = match format {
             Format::Q4K => 0.001,
+            Format::Q6K => 0.0002,
             Format::Q8_0 => 0.01,
             Format::Q5_1 => 0.04,
             _ => 0.08,

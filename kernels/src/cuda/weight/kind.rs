@@ -1,0 +1,60 @@
+//! How a matrix is held: in the checkpoint's own codes where there are kernels for them, else as bf16.
+
+use quant::{Format, Stored};
+use tensor::Role;
+
+use super::fragments::TILE_ROWS;
+use super::int4;
+
+/// How a matrix is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in super::super) enum Kind {
+    Bf16,
+    /// Blocks of 32 codes of 4 bits.
+    W4,
+    /// Of 5 and of 8 bits.
+    W8,
+    /// With zeros, in groups of 32, 64 or 128.
+    Int4(usize),
+    Q4K,
+    Q6K,
+}
+
+impl Kind {
+    /// The kind that holds all `parts` in codes, or bf16: what has no kernels of its own (Q2_K, Q3_K, Q5_K), and what tokens
+    /// are looked up in where it is INT4, which no checkpoint has.
+    pub fn of(parts: &[Stored<'_>], rows: usize, cols: usize, role: Role) -> Self {
+        let kind = match parts[0].format {
+            Format::Q4_0 | Format::Q4_1 => Self::W4,
+            Format::Q5_0 | Format::Q5_1 | Format::Q8_0 => Self::W8,
+            Format::Q4K => Self::Q4K,
+            Format::Q6K => Self::Q6K,
+            Format::Int4 if !matches!(role, Role::Embed | Role::Head) => {
+                return int4::group(parts, rows).map_or(Self::Bf16, Self::Int4);
+            }
+            _ => Self::Bf16,
+        };
+        let fits = rows.is_multiple_of(TILE_ROWS) && cols.is_multiple_of(32);
+        if fits && parts.iter().all(|part| kind.holds(part.format)) { kind } else { Self::Bf16 }
+    }
+
+    fn holds(self, format: Format) -> bool {
+        match self {
+            Self::Bf16 => true,
+            Self::W4 => matches!(format, Format::Q4_0 | Format::Q4_1),
+            Self::W8 => matches!(format, Format::Q5_0 | Format::Q5_1 | Format::Q8_0),
+            Self::Int4(_) => format == Format::Int4,
+            Self::Q4K => format == Format::Q4K,
+            Self::Q6K => format == Format::Q6K,
+        }
+    }
+
+    /// Of scales that several stages share: their number, as a power of two.
+    pub fn meta_shift(self) -> usize {
+        match self {
+            Self::Int4(128) => 1,
+            Self::Q4K | Self::Q6K => 2,
+            _ => 0,
+        }
+    }
+}
