@@ -12,8 +12,8 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use kernels::cpu::{Buf, Cpu, Peaks};
 use quant::{Format, Stored};
 use tensor::{
-    Act, ActSet, Activation, AttnSpec, Backend, CacheSpec, Encoding, KvDtype, NormSpec, QkvSpec, Role, RopeTable,
-    StepInputs, StepKey,
+    Act, ActSet, Activation, AttnSpec, Backend, CacheSpec, Encoding, KvDtype, KvScales, NormSpec, QkvSpec, Role,
+    RopeTable, StepInputs, StepKey,
 };
 
 const ROWS: [usize; 4] = [1, 8, 32, 256];
@@ -153,6 +153,7 @@ fn attention(bench: &mut Bench<'_>, name: &str, inputs: &StepInputs, queries: f6
         k_norm: None,
         rope,
         rotary_dim: HEAD_DIM,
+        kv_scales: KvScales::default(),
     };
     let attn_spec = AttnSpec {
         num_heads: HEADS,
@@ -161,6 +162,8 @@ fn attention(bench: &mut Bench<'_>, name: &str, inputs: &StepInputs, queries: f6
         scale: 0.125,
         window: None,
         softcap: None,
+        sinks: None,
+        kv_scales: KvScales::default(),
     };
     let kv_bytes = inputs.seq_lens.iter().map(|&len| len as usize).sum::<usize>() * KV_HEADS * HEAD_DIM * 4;
     let bound = match attend {

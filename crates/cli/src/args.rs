@@ -261,6 +261,7 @@ pub enum KvCacheDtype {
     Auto,
     F32,
     Bf16,
+    Fp8,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

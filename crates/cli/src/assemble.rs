@@ -148,6 +148,7 @@ fn runner_options(args: &ModelArgs) -> RunnerOptions {
             KvCacheDtype::Auto => KvDtype::Auto,
             KvCacheDtype::F32 => KvDtype::F32,
             KvCacheDtype::Bf16 => KvDtype::Bf16,
+            KvCacheDtype::Fp8 => KvDtype::Fp8,
         },
     }
 }

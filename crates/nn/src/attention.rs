@@ -1,6 +1,6 @@
 //! Self-attention with its projections.
 
-use tensor::{Act, ActSet, AttnSpec, Backend, QkvSpec, Role};
+use tensor::{Act, ActSet, AttnSpec, Backend, KvScales, QkvSpec, Role};
 
 use crate::{Linear, Loader, NnError, RmsNorm, Rope};
 
@@ -9,7 +9,7 @@ pub struct Attention<B: Backend> {
     qkv: Linear<B>,
     out: Linear<B>,
     qkv_spec: QkvSpec<B>,
-    attn_spec: AttnSpec,
+    attn_spec: AttnSpec<B>,
 }
 
 /// What a family says of its attention.
@@ -25,7 +25,8 @@ pub struct AttentionConfig {
 }
 
 impl<B: Backend> Attention<B> {
-    /// Loads `prefix.{q_proj, k_proj, v_proj, o_proj}`, and `q_norm` and `k_norm` where the family has them.
+    /// Loads `prefix.{q_proj, k_proj, v_proj, o_proj}`, and `q_norm` and `k_norm` where the family has them; `sinks`, `k_scale`
+    /// and `v_scale` where the checkpoint has them.
     pub fn load(
         loader: &mut Loader<'_, B>,
         prefix: &str,
@@ -39,6 +40,12 @@ impl<B: Backend> Attention<B> {
             let load = |eps| RmsNorm::load(loader, &format!("{prefix}.{part}"), head_dim, eps);
             qk_norm_eps.map(load).transpose().map(|norm| norm.map(RmsNorm::into_spec))
         };
+        let kv_scales = KvScales {
+            k: loader.scalar(&format!("{prefix}.k_scale"))?.unwrap_or(1.0),
+            v: loader.scalar(&format!("{prefix}.v_scale"))?.unwrap_or(1.0),
+        };
+        let sinks = format!("{prefix}.sinks");
+        let sinks = loader.has(&sinks).then(|| loader.vector(&sinks, num_heads)).transpose()?;
         let qkv_spec = QkvSpec {
             num_heads,
             num_kv_heads,
@@ -47,13 +54,14 @@ impl<B: Backend> Attention<B> {
             k_norm: head_norm(loader, "k_norm")?,
             rope: rope.table.clone(),
             rotary_dim: rope.rotary_dim,
+            kv_scales,
         };
         let scale = 1.0 / (head_dim as f32).sqrt();
         Ok(Self {
             qkv: Linear::load(loader, prefix, &parts, hidden_size, Role::Column)?,
             out: Linear::load(loader, prefix, &[("o_proj", hidden_size)], q_size, Role::Row)?,
             qkv_spec,
-            attn_spec: AttnSpec { num_heads, num_kv_heads, head_dim, scale, window, softcap: None },
+            attn_spec: AttnSpec { num_heads, num_kv_heads, head_dim, scale, window, softcap: None, sinks, kv_scales },
         })
     }
 
@@ -64,8 +72,7 @@ impl<B: Backend> Attention<B> {
     /// Adds the attention of `x` over layer `layer` of `cache` to `onto`.
     pub fn forward_add(&self, b: &mut B, x: &Act<B>, cache: &mut B::Cache, layer: usize, onto: &B::Buf) {
         let qkv = self.qkv.forward(b, x);
-        let q = b.rope_write(&qkv, &self.qkv_spec, cache, layer);
-        let attended = b.attend(&q, &self.attn_spec, cache, layer, self.out.wants());
+        let attended = b.rope_attend(&qkv, &self.qkv_spec, &self.attn_spec, cache, layer, self.out.wants());
         self.out.forward_add(b, &attended, onto);
     }
 }

@@ -22,6 +22,8 @@ pub enum NnError {
     Pack { name: String, error: LoadError },
     #[error("{name} cannot be quantized: {error}")]
     Quantize { name: String, error: NotFinite },
+    #[error("{name} is {value}, but a scale is a positive number")]
+    Scale { name: String, value: f32 },
     #[error("{name} is {rows} x {cols}, but the config asks for {expected_rows} x {expected_cols}")]
     Shape { name: String, rows: usize, cols: usize, expected_rows: usize, expected_cols: usize },
 }
@@ -45,6 +47,18 @@ impl<B: Backend> Loader<'_, B> {
     pub fn vector(&mut self, name: &str, len: usize) -> Result<B::Buf, NnError> {
         let values = expect_shape(name, self.checkpoint.tensor(name)?, 1, len)?.stored().dequantize();
         self.backend.vector(&values).map_err(|error| NnError::Pack { name: name.to_owned(), error })
+    }
+
+    /// A number that is a tensor of its own; `None` where the checkpoint has none of this name.
+    pub fn scalar(&self, name: &str) -> Result<Option<f32>, NnError> {
+        if !self.has(name) {
+            return Ok(None);
+        }
+        let values = expect_shape(name, self.checkpoint.tensor(name)?, 1, 1)?.stored().dequantize();
+        match values[0] {
+            value if value.is_finite() && value > 0.0 => Ok(Some(value)),
+            value => Err(NnError::Scale { name: name.to_owned(), value }),
+        }
     }
 
     /// Vectors stacked to one, as fused layers want their biases; `None` where the checkpoint has no such bias.

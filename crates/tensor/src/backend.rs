@@ -79,7 +79,28 @@ pub trait Backend: Sized + 'static {
     -> Self::Buf;
 
     /// Causal attention of each token over its own sequence, read through the block table: `[T, Hq * D]`.
-    fn attend(&mut self, q: &Self::Buf, spec: &AttnSpec, cache: &Self::Cache, layer: usize, emit: ActSet) -> Act<Self>;
+    fn attend(
+        &mut self,
+        q: &Self::Buf,
+        spec: &AttnSpec<Self>,
+        cache: &Self::Cache,
+        layer: usize,
+        emit: ActSet,
+    ) -> Act<Self>;
+
+    /// Both, as a layer calls them: the same bits as one after the other. A backend may fuse them.
+    fn rope_attend(
+        &mut self,
+        qkv: &Self::Buf,
+        qkv_spec: &QkvSpec<Self>,
+        attn_spec: &AttnSpec<Self>,
+        cache: &mut Self::Cache,
+        layer: usize,
+        emit: ActSet,
+    ) -> Act<Self> {
+        let q = self.rope_write(qkv, qkv_spec, cache, layer);
+        self.attend(&q, attn_spec, cache, layer, emit)
+    }
 
     /// The rows of `x` that `StepInputs::logit_tokens` names: `[R, E]`.
     fn gather(&mut self, x: &Self::Buf) -> Self::Buf;
@@ -147,6 +168,20 @@ pub struct QkvSpec<B: Backend> {
     /// From [`Backend::rope_table`]; `rotary_dim` leading dimensions of a head rotate as (i, i + rotary_dim / 2).
     pub rope: B::Buf,
     pub rotary_dim: usize,
+    pub kv_scales: KvScales,
+}
+
+/// What one layer's K and V are divided by where the cache keeps 8 bits, and multiplied by when they are read.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct KvScales {
+    pub k: f32,
+    pub v: f32,
+}
+
+impl Default for KvScales {
+    fn default() -> Self {
+        Self { k: 1.0, v: 1.0 }
+    }
 }
 
 /// cos and sin by position, host side: `[max_len, rotary_dim / 2]` each, row-major.
@@ -157,8 +192,8 @@ pub struct RopeTable {
 }
 
 /// Attention of one layer.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct AttnSpec {
+#[derive(Clone)]
+pub struct AttnSpec<B: Backend> {
     pub num_heads: usize,
     pub num_kv_heads: usize,
     pub head_dim: usize,
@@ -168,6 +203,9 @@ pub struct AttnSpec {
     pub window: Option<usize>,
     /// `cap * tanh(score / cap)`.
     pub softcap: Option<f32>,
+    /// `[Hq]`: a logit per head that joins the softmax's denominator and nothing else, neither scaled nor capped.
+    pub sinks: Option<B::Buf>,
+    pub kv_scales: KvScales,
 }
 
 /// The gate of a gated linear unit.

@@ -24,7 +24,8 @@ pub struct StepInputs {
 /// One KV group's addresses.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct GroupInputs {
-    /// [T] where each token's K and V go: block * block_size + offset; [`GroupInputs::SKIP`] writes nothing.
+    /// [T] where each token's K and V go: block * block_size + offset. [`GroupInputs::SKIP`] marks padding: it is not
+    /// written, and what attention yields for it is undefined.
     pub slot_mapping: Vec<u32>,
     /// [S, stride] block ids, row-major, unused entries 0 (the null block).
     pub block_tables: Vec<u32>,

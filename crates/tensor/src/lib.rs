@@ -9,8 +9,8 @@ mod workspace;
 
 pub use act::{Act, ActSet, Encoding};
 pub use backend::{
-    Activation, AttnSpec, Backend, CacheSpec, DeviceError, KvDtype, LoadError, Memory, NormSpec, QkvSpec, Role,
-    RopeTable, StepKey,
+    Activation, AttnSpec, Backend, CacheSpec, DeviceError, KvDtype, KvScales, LoadError, Memory, NormSpec, QkvSpec,
+    Role, RopeTable, StepKey,
 };
 pub use inputs::{GroupInputs, StepInputs};
 pub use workspace::{Region, Workspace};

@@ -303,7 +303,7 @@ impl Backend for Cpu {
         q
     }
 
-    fn attend(&mut self, q: &Buf, spec: &AttnSpec, cache: &Cache, layer: usize, emit: ActSet) -> Act<Self> {
+    fn attend(&mut self, q: &Buf, spec: &AttnSpec<Self>, cache: &Cache, layer: usize, emit: ActSet) -> Act<Self> {
         let (tokens, cols) = (self.inputs.step.num_tokens(), spec.num_heads * spec.head_dim);
         check_heads(&cache.spec, spec.num_heads, spec.num_kv_heads, spec.head_dim);
         assert_eq!(q.len(), tokens * cols, "q holds every head of every token");
@@ -319,7 +319,11 @@ impl Backend for Cpu {
             self.jobs.list(inputs, spec);
             let records = self.jobs.split_bytes(spec, self.pool.threads()).map(|bytes| self.arena.alloc(bytes));
             let (group, cache) = (&inputs.groups[cache.spec.group], cache.layer(layer));
-            let attention = Attention { q: q.ptr(), spec: *spec, cache, inputs, group, emit: into };
+            let sinks = spec.sinks.as_ref().map(|sinks| {
+                assert_eq!(sinks.len(), spec.num_heads, "a sink a head");
+                sinks.ptr().cast_const()
+            });
+            let attention = Attention { q: q.ptr(), spec, sinks, cache, inputs, group, emit: into };
             attention.run(&self.pool, self.isa, &self.jobs, records.as_ref().map(Buf::ptr));
         }
         if whole {

@@ -34,7 +34,7 @@ pub(super) fn kernels_of(head_dim: usize) -> Option<AttentionKernels> {
 impl Cuda {
     /// Spans that get blocks of their own: where each sequence has so few rows that one warp holds them, and there are several
     /// spans, but not so many that the records outgrow the workspace. A row's bits are the same either way.
-    pub(super) fn split(&self, spec: &AttnSpec) -> Option<usize> {
+    pub(super) fn split(&self, spec: &AttnSpec<Cuda>) -> Option<usize> {
         let step = &self.inputs.step;
         let spans = step.seq_lens.iter().max().map_or(0, |&len| len as usize).div_ceil(SPAN);
         let is_narrow = self.most_rows(spec) <= WARP_ROWS && step.num_tokens() * spans <= MAX_RECORDS;
@@ -42,19 +42,19 @@ impl Cuda {
     }
 
     /// Memory for the records of `split` spans; for as many as there may be while planning.
-    pub(super) fn records(&self, spec: &AttnSpec, split: Option<usize>) -> Option<Buf> {
+    pub(super) fn records(&self, spec: &AttnSpec<Cuda>, split: Option<usize>) -> Option<Buf> {
         let records =
             if self.planning { Some(MAX_RECORDS) } else { split.map(|spans| self.inputs.step.num_tokens() * spans) };
         records.map(|records| self.floats(records * spec.num_heads, spec.head_dim + 2))
     }
 
     /// Rows of the sequence that has most in this step: its tokens, by the query heads that share a key head.
-    fn most_rows(&self, spec: &AttnSpec) -> usize {
+    fn most_rows(&self, spec: &AttnSpec<Cuda>) -> usize {
         let tokens = self.inputs.step.cu_seqlens_q.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(0);
         tokens as usize * (spec.num_heads / spec.num_kv_heads)
     }
 
-    pub(super) fn launch_attention(&mut self, spec: &AttnSpec, split: Option<usize>, params: &Attention) {
+    pub(super) fn launch_attention(&mut self, spec: &AttnSpec<Cuda>, split: Option<usize>, params: &Attention) {
         let step = &self.inputs.step;
         let kernels = kernels_of(spec.head_dim).expect("a cache was made for these heads");
         let sequences = step.num_seqs() * spec.num_kv_heads;

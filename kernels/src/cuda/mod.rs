@@ -294,7 +294,7 @@ impl Backend for Cuda {
         q
     }
 
-    fn attend(&mut self, q: &Buf, spec: &AttnSpec, cache: &Cache, layer: usize, emit: ActSet) -> Act<Self> {
+    fn attend(&mut self, q: &Buf, spec: &AttnSpec<Self>, cache: &Cache, layer: usize, emit: ActSet) -> Act<Self> {
         let (tokens, cols) = (self.inputs.step.num_tokens(), spec.num_heads * spec.head_dim);
         check_heads(&cache.spec, spec.num_heads, spec.num_kv_heads, spec.head_dim);
         assert_eq!(q.len() * 2, tokens * cols, "q holds every head of every token");

@@ -4,11 +4,11 @@ use std::ops::Range;
 
 use tensor::{AttnSpec, StepInputs};
 
-use super::{Cache, math};
+use super::{Cache, Reference, math};
 
 /// One token that looks back over its own sequence.
 struct Query<'a> {
-    spec: &'a AttnSpec,
+    spec: &'a AttnSpec<Reference>,
     cache: &'a Cache,
     layer: usize,
     /// The sequence's blocks.
@@ -18,7 +18,7 @@ struct Query<'a> {
 }
 
 /// `q [T, Hq * D]`: softmax(q k^T * scale) v for every token and head, `[T, Hq * D]`.
-pub fn attend(q: &[f32], spec: &AttnSpec, inputs: &StepInputs, cache: &Cache, layer: usize) -> Vec<f32> {
+pub fn attend(q: &[f32], spec: &AttnSpec<Reference>, inputs: &StepInputs, cache: &Cache, layer: usize) -> Vec<f32> {
     let mut out = vec![0.0; q.len()];
     let size = spec.num_heads * spec.head_dim;
     let group = &inputs.groups[cache.spec.group];
@@ -39,17 +39,18 @@ impl Query<'_> {
         let heads = q.chunks(self.spec.head_dim).zip(out.chunks_mut(self.spec.head_dim));
         for (head, (q, out)) in heads.enumerate() {
             let kv_head = head * self.spec.num_kv_heads / self.spec.num_heads;
-            self.attend_head(q, kv_head, out);
+            let sink = self.spec.sinks.as_ref().map(|sinks| sinks.values()[head]);
+            self.attend_head(q, kv_head, sink, out);
         }
     }
 
-    fn attend_head(&self, q: &[f32], kv_head: usize, out: &mut [f32]) {
+    fn attend_head(&self, q: &[f32], kv_head: usize, sink: Option<f32>, out: &mut [f32]) {
         let slots = || self.visible.clone().map(|position| self.cache.slot(self.table, position));
         let score = |slot| self.capped(math::dot(q, self.cache.k(self.layer, slot, kv_head)) * self.spec.scale);
         let mut weights: Vec<f32> = slots().map(score).collect();
-        let peak = weights.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let peak = weights.iter().copied().chain(sink).fold(f32::NEG_INFINITY, f32::max);
         weights.iter_mut().for_each(|weight| *weight = (*weight - peak).exp());
-        let total: f32 = weights.iter().sum();
+        let total = weights.iter().sum::<f32>() + sink.map_or(0.0, |sink| (sink - peak).exp());
         for (slot, weight) in slots().zip(weights) {
             math::add_scaled(out, weight / total, self.cache.v(self.layer, slot, kv_head));
         }

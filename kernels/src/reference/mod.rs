@@ -171,7 +171,7 @@ impl Backend for Reference {
         })
     }
 
-    fn attend(&mut self, q: &Buf, spec: &AttnSpec, cache: &Cache, layer: usize, emit: ActSet) -> Act<Self> {
+    fn attend(&mut self, q: &Buf, spec: &AttnSpec<Self>, cache: &Cache, layer: usize, emit: ActSet) -> Act<Self> {
         let (tokens, cols) = (self.inputs.num_tokens(), spec.num_heads * spec.head_dim);
         let out = self.emit(tokens * cols, || attention::attend(&q.values(), spec, &self.inputs, cache, layer));
         self.act(tokens, cols, emit, &out)

@@ -2,7 +2,7 @@
 
 use half::bf16;
 use quant::Format;
-use tensor::GroupInputs;
+use tensor::{GroupInputs, KvScales};
 use testkit::{Random, Tolerance, check_close};
 
 use super::*;
@@ -137,6 +137,7 @@ impl Layer {
             k_norm: None,
             rope,
             rotary_dim: 4,
+            kv_scales: KvScales::default(),
         };
         let spec = CacheSpec {
             group: 0,
@@ -152,7 +153,7 @@ impl Layer {
     }
 
     /// Runs positions `start .. start + len` of `qkv` in layer 1, and returns the attention's output.
-    fn run(&mut self, qkv: &[f32], start: usize, len: usize, spec: &AttnSpec) -> Vec<f32> {
+    fn run(&mut self, qkv: &[f32], start: usize, len: usize, spec: &AttnSpec<Reference>) -> Vec<f32> {
         let end = start + len;
         let slots = (start..end).map(|p| TABLE[p / BLOCK] * BLOCK as u32 + (p % BLOCK) as u32);
         let group = GroupInputs { slot_mapping: slots.collect(), block_tables: TABLE.to_vec(), stride: TABLE.len() };
@@ -185,7 +186,7 @@ impl Layer {
     }
 
     /// One head of one position, from the whole sequence's qkv.
-    fn expected(&self, qkv: &[f32], position: usize, head: usize, spec: &AttnSpec) -> Vec<f32> {
+    fn expected(&self, qkv: &[f32], position: usize, head: usize, spec: &AttnSpec<Reference>) -> Vec<f32> {
         let part = |position: usize, head: usize| &qkv[position * ROW + head * DIM..][..DIM];
         let kv_head = head / (HEADS / KV_HEADS);
         let q = self.rotated(part(position, head), position);
@@ -195,7 +196,8 @@ impl Layer {
             let score = q.iter().zip(k).map(|(q, k)| q * k).sum::<f64>() * f64::from(spec.scale);
             spec.softcap.map_or(score, |cap| f64::from(cap) * (score / f64::from(cap)).tanh()).exp()
         };
-        let total: f64 = (start..=position).map(score).sum();
+        let sink = spec.sinks.as_ref().map_or(0.0, |sinks| f64::from(sinks.values()[head]).exp());
+        let total = (start..=position).map(score).sum::<f64>() + sink;
         let value = |other: usize, idx: usize| f64::from(part(other, HEADS + KV_HEADS + kv_head)[idx]);
         (0..DIM).map(|idx| (start..=position).map(|p| score(p) / total * value(p, idx)).sum::<f64>() as f32).collect()
     }
@@ -204,8 +206,24 @@ impl Layer {
 #[test]
 fn attention_reads_a_scattered_cache_as_if_it_were_whole() {
     let qkv = Random::new(4).vector(16 * ROW);
-    for (window, softcap) in [(None, None), (Some(1), None), (Some(5), None), (None, Some(0.4))] {
-        let spec = AttnSpec { num_heads: HEADS, num_kv_heads: KV_HEADS, head_dim: DIM, scale: 1.3, window, softcap };
+    for (window, softcap, sinks) in [
+        (None, None, None),
+        (Some(1), None, None),
+        (Some(5), None, None),
+        (None, Some(0.4), None),
+        (None, None, Some([1.5, -30.0, 0.0, 4.0])),
+        (Some(3), Some(0.7), Some([0.1, 9.0, -2.0, 1.0])),
+    ] {
+        let spec = AttnSpec {
+            num_heads: HEADS,
+            num_kv_heads: KV_HEADS,
+            head_dim: DIM,
+            scale: 1.3,
+            window,
+            softcap,
+            sinks: sinks.map(|sinks: [f32; HEADS]| Buf::resident(sinks.to_vec())),
+            kv_scales: KvScales::default(),
+        };
         let mut whole = Layer::new();
         let out = whole.run(&qkv, 0, 16, &spec);
         for (position, row) in out.chunks(HEADS * DIM).enumerate() {

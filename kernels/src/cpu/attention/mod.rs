@@ -15,6 +15,7 @@ use std::mem::MaybeUninit;
 
 use tensor::{AttnSpec, GroupInputs, StepInputs};
 
+use super::Cpu;
 use super::act::Emit;
 use super::arena::Shared;
 use super::cache::{Element, LayerView};
@@ -37,7 +38,9 @@ const MAX_RECORDS: usize = 8192;
 pub(super) struct Attention<'a> {
     /// [T, Hq * D]
     pub q: *const f32,
-    pub spec: AttnSpec,
+    pub spec: &'a AttnSpec<Cpu>,
+    /// [Hq]: a logit a head in the softmax's denominator.
+    pub sinks: Option<*const f32>,
     pub cache: LayerView,
     pub inputs: &'a StepInputs,
     pub group: &'a GroupInputs,
@@ -72,14 +75,14 @@ struct Job {
 
 impl Jobs {
     /// Room for the jobs of `tokens` tokens.
-    pub fn reserve(&mut self, tokens: usize, spec: &AttnSpec) {
+    pub fn reserve(&mut self, tokens: usize, spec: &AttnSpec<Cpu>) {
         let shared = spec.num_heads / spec.num_kv_heads;
         self.jobs.clear();
         self.jobs.reserve(tokens * shared.div_ceil(MAX_QUERIES));
     }
 
     /// Lists the jobs of a step, the longest first, so that the last to end are short ones.
-    pub fn list(&mut self, inputs: &StepInputs, spec: &AttnSpec) {
+    pub fn list(&mut self, inputs: &StepInputs, spec: &AttnSpec<Cpu>) {
         let shared = spec.num_heads / spec.num_kv_heads;
         self.jobs.clear();
         (self.num_records, self.num_partitions) = (0, 0);
@@ -95,7 +98,7 @@ impl Jobs {
         self.jobs.sort_unstable_by_key(|job| (job.first_partition.wrapping_sub(job.end_partition), job.record));
     }
 
-    fn push(&mut self, job: Job, positions: &[u32], spec: &AttnSpec) {
+    fn push(&mut self, job: Job, positions: &[u32], spec: &AttnSpec<Cpu>) {
         let from = positions.iter().map(|&position| first_seen(position as usize, spec.window)).min();
         let to = positions.iter().max().map_or(0, |&position| position as usize + 1);
         let (first_partition, end_partition) = (from.unwrap_or(0) / PARTITION, to.div_ceil(PARTITION));
@@ -105,7 +108,7 @@ impl Jobs {
     }
 
     /// Bytes of records, if the jobs are better split.
-    pub fn split_bytes(&self, spec: &AttnSpec, threads: usize) -> Option<usize> {
+    pub fn split_bytes(&self, spec: &AttnSpec<Cpu>, threads: usize) -> Option<usize> {
         let records = self.num_records * spec.num_kv_heads;
         let few = self.jobs.len() * spec.num_kv_heads < JOBS_PER_THREAD * threads;
         (threads > 1 && few && self.num_partitions > 1 && records <= MAX_RECORDS)
@@ -113,7 +116,7 @@ impl Jobs {
     }
 
     /// The most that [`Jobs::split_bytes`] says.
-    pub fn max_split_bytes(spec: &AttnSpec, threads: usize) -> usize {
+    pub fn max_split_bytes(spec: &AttnSpec<Cpu>, threads: usize) -> usize {
         if threads > 1 { MAX_RECORDS * Record::len(spec.head_dim) * 4 } else { 0 }
     }
 }
@@ -289,17 +292,31 @@ impl Work<'_> {
         (token, self.kv_head * shared + query % shared)
     }
 
+    /// What a query's values are multiplied by: one over its weights, and the sink's where there is one.
+    #[inline(always)]
+    unsafe fn inverse<S: Simd>(&self, head: usize, record: Record) -> f32 {
+        // SAFETY: the record and the head exist.
+        unsafe {
+            let sum = S::sum(record.sums::<S>());
+            let Some(sinks) = self.attention.sinks else { return 1.0 / sum };
+            let (max, sink) = (record.max(), *sinks.add(head));
+            let peak = max.max(sink);
+            let fade = (max - peak).exp();
+            fade / (sum * fade + (sink - peak).exp())
+        }
+    }
+
     /// The weighted mean of the values that a query saw.
     #[inline(always)]
     unsafe fn emit<S: Simd>(&self, query: usize, record: Record) {
-        let Attention { emit, spec: AttnSpec { head_dim: dim, .. }, .. } = self.attention;
+        let (emit, dim) = (&self.attention.emit, self.attention.spec.head_dim);
         let (token, head) = self.place(query);
         // SAFETY: the token, the head and its columns exist.
         unsafe {
-            let inverse = S::splat(1.0 / S::sum(record.sums::<S>()));
-            for col in (0..*dim).step_by(2 * LANES) {
+            let inverse = S::splat(self.inverse::<S>(head, record));
+            for col in (0..dim).step_by(2 * LANES) {
                 let first = S::mul(S::load(record.values().add(col)), inverse);
-                if col + 2 * LANES <= *dim {
+                if col + 2 * LANES <= dim {
                     let second = S::mul(S::load(record.values().add(col + LANES)), inverse);
                     emit.put32::<S>(token, head * dim + col, first, second);
                 } else {

@@ -23,7 +23,7 @@ impl Record {
     }
 
     #[inline(always)]
-    unsafe fn max(self) -> f32 {
+    pub unsafe fn max(self) -> f32 {
         // SAFETY: the record's first float.
         unsafe { *self.0 }
     }

@@ -10,6 +10,8 @@ struct Case {
     block_size: usize,
     window: Option<usize>,
     softcap: Option<f32>,
+    /// Of the first head; the others' are each 1 larger.
+    sink: Option<f32>,
 }
 
 impl Case {
@@ -17,9 +19,12 @@ impl Case {
         (self.heads + 2 * self.kv_heads) * self.dim
     }
 
-    fn spec(&self) -> AttnSpec {
+    fn spec(&self, cpu: &mut Cpu) -> AttnSpec<Cpu> {
         let Case { heads: num_heads, kv_heads: num_kv_heads, dim: head_dim, window, softcap, .. } = *self;
-        AttnSpec { num_heads, num_kv_heads, head_dim, scale: 0.3, window, softcap }
+        let sinks: Option<Vec<f32>> = self.sink.map(|sink| (0..num_heads).map(|head| sink + head as f32).collect());
+        let sinks = sinks.map(|sinks| cpu.vector(&sinks).unwrap());
+        let kv_scales = KvScales::default();
+        AttnSpec { num_heads, num_kv_heads, head_dim, scale: 0.3, window, softcap, sinks, kv_scales }
     }
 
     /// Runs positions `0..len` of two sequences, cut at `cuts`, into a poisoned cache; returns [len, Hq * D] of the first.
@@ -46,7 +51,9 @@ impl Case {
             k_norm: None,
             rope,
             rotary_dim: 0,
+            kv_scales: KvScales::default(),
         };
+        let attn_spec = self.spec(&mut cpu);
         let mut out = Vec::new();
         let mut steps: Vec<(usize, usize)> = cuts.windows(2).map(|cut| (cut[0], cut[1])).collect();
         // The longest first, so that the arena is planned for all.
@@ -59,7 +66,7 @@ impl Case {
             let mut body = |cpu: &mut Cpu| {
                 let q = cpu.rope_write(&rows, &qkv_spec, &mut cache, 1);
                 let f32 = ActSet::of(Encoding::F32);
-                cpu.attend(&q, &self.spec(), &cache, 1, f32).get(Encoding::F32).clone()
+                cpu.attend(&q, &attn_spec, &cache, 1, f32).get(Encoding::F32).clone()
             };
             if idx == 0 {
                 cpu.step(StepKey::Plan, &inputs, &mut body).unwrap();
@@ -116,7 +123,8 @@ impl Case {
                     .collect();
                 let max = scores.iter().copied().fold(f64::MIN, f64::max);
                 let weights: Vec<f64> = scores.iter().map(|score| (score - max).exp()).collect();
-                let sum: f64 = weights.iter().sum();
+                let sink = self.sink.map_or(0.0, |sink| (f64::from(sink) + head as f64 - max).exp());
+                let sum = weights.iter().sum::<f64>() + sink;
                 let mut row = vec![0.0; dim];
                 for (past, weight) in (from..=position).zip(&weights) {
                     let value = at(past, self.heads + self.kv_heads + kv_head);
@@ -132,10 +140,10 @@ impl Case {
 #[test]
 fn attention_agrees_with_f64_and_does_not_see_cuts_neighbours_or_stale_memory() {
     let cases = [
-        Case { heads: 3, kv_heads: 3, dim: 16, block_size: 16, window: None, softcap: None },
-        Case { heads: 6, kv_heads: 2, dim: 32, block_size: 32, window: None, softcap: Some(2.0) },
-        Case { heads: 4, kv_heads: 1, dim: 64, block_size: 16, window: Some(21), softcap: None },
-        Case { heads: 13, kv_heads: 1, dim: 48, block_size: 16, window: Some(150), softcap: None },
+        Case { heads: 3, kv_heads: 3, dim: 16, block_size: 16, window: None, softcap: None, sink: None },
+        Case { heads: 6, kv_heads: 2, dim: 32, block_size: 32, window: None, softcap: Some(2.0), sink: Some(-3.0) },
+        Case { heads: 4, kv_heads: 1, dim: 64, block_size: 16, window: Some(21), softcap: None, sink: Some(4.0) },
+        Case { heads: 13, kv_heads: 1, dim: 48, block_size: 16, window: Some(150), softcap: None, sink: None },
     ];
     for case in &cases {
         for isa in Isa::available() {
@@ -177,8 +185,16 @@ fn rotation_turns_pairs_and_skips_slots_that_say_so() {
         rotary_dim: 8,
     };
     let rope = cpu.rope_table(&table).unwrap();
-    let qkv_spec =
-        QkvSpec { num_heads: 1, num_kv_heads: 1, head_dim: 16, q_norm: None, k_norm: None, rope, rotary_dim: 8 };
+    let qkv_spec = QkvSpec {
+        num_heads: 1,
+        num_kv_heads: 1,
+        head_dim: 16,
+        q_norm: None,
+        k_norm: None,
+        rope,
+        rotary_dim: 8,
+        kv_scales: KvScales::default(),
+    };
     let x = Random::new(2).vector(2 * 48);
     let rows = cpu.vector(&x).unwrap();
     let group = GroupInputs { slot_mapping: vec![GroupInputs::SKIP, 17], block_tables: Vec::new(), stride: 0 };
@@ -245,6 +261,7 @@ fn rotations_of_any_width_agree_with_f64_with_and_without_norms() {
                 k_norm: norm(&mut cpu),
                 rope: cpu.rope_table(&RopeTable { cos, sin, rotary_dim }).unwrap(),
                 rotary_dim,
+                kv_scales: KvScales::default(),
             };
             let spec = CacheSpec {
                 group: 0,

@@ -9,7 +9,7 @@ mod steps;
 
 use half::{bf16, f16};
 use quant::{Format, Stored};
-use tensor::{Activation, Backend, GroupInputs, KvDtype};
+use tensor::{Activation, Backend, GroupInputs, KvDtype, KvScales};
 use testkit::{Random, Tolerance, check_close};
 
 use super::*;

@@ -18,9 +18,27 @@ fn inputs_that_lead_out_of_memory_fail_the_step_and_nothing_else() {
     let bytes = matrix(Format::F32, 20, 16, &mut Random::new(1));
     let table = cpu.pack(&[Stored::new(20, 16, Format::F32, &bytes).unwrap()], Role::Embed).unwrap();
     let rope = cpu.rope_table(&RopeTable { cos: vec![1.0; 8 * 40], sin: vec![0.0; 8 * 40], rotary_dim: 16 }).unwrap();
-    let qkv_spec =
-        QkvSpec { num_heads: 1, num_kv_heads: 1, head_dim: 16, q_norm: None, k_norm: None, rope, rotary_dim: 16 };
-    let attn_spec = AttnSpec { num_heads: 1, num_kv_heads: 1, head_dim: 16, scale: 1.0, window: None, softcap: None };
+    let kv_scales = KvScales::default();
+    let qkv_spec = QkvSpec {
+        num_heads: 1,
+        num_kv_heads: 1,
+        head_dim: 16,
+        q_norm: None,
+        k_norm: None,
+        rope,
+        rotary_dim: 16,
+        kv_scales,
+    };
+    let attn_spec = AttnSpec {
+        num_heads: 1,
+        num_kv_heads: 1,
+        head_dim: 16,
+        scale: 1.0,
+        window: None,
+        softcap: None,
+        sinks: None,
+        kv_scales,
+    };
     let qkv = cpu.vector(&[0.5; 2 * 48]).unwrap();
     let good = StepInputs {
         token_ids: vec![19, 3],

@@ -94,9 +94,19 @@ fn attended<B: Backend>(b: &mut B, case: &Case, steps: Steps<'_>) -> Vec<((usize
         k_norm: head_norm(b),
         rope: rope.unwrap(),
         rotary_dim: dim,
+        kv_scales: KvScales::default(),
     };
     let scale = 1.0 / (dim as f32).sqrt();
-    let spec = AttnSpec { num_heads: heads, num_kv_heads: kv_heads, head_dim: dim, scale, window, softcap };
+    let spec = AttnSpec {
+        num_heads: heads,
+        num_kv_heads: kv_heads,
+        head_dim: dim,
+        scale,
+        window,
+        softcap,
+        sinks: None,
+        kv_scales: KvScales::default(),
+    };
     let outputs = run(b, &steps_inputs, &mut |b| {
         let x = b.embed(&table, 1.0);
         let act = b.norm(&x, &NormSpec { gain: ones.clone(), eps: 1e-5, size: hidden }, B::wants(&qkv));
