@@ -42,6 +42,17 @@ fn a_bf16_cache_stays_close() {
     }
 }
 
+/// Three bits of mantissa in K and V, where bf16 has seven.
+#[test]
+fn an_fp8_cache_stays_within_a_bound() {
+    let devices = [Some(Device::Reference), Device::gpu("an_fp8_cache_stays_within_a_bound")];
+    for (device, family) in
+        devices.into_iter().flatten().flat_map(|device| FAMILIES.iter().map(move |family| (device, family)))
+    {
+        check_distributions(device, family, KvDtype::Fp8, Tolerance { absolute: 0.3, relative: 0.0 });
+    }
+}
+
 #[test]
 fn a_gpu_stays_close() {
     let Some(gpu) = Device::gpu("a_gpu_stays_close") else { return };

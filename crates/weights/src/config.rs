@@ -1,6 +1,6 @@
 //! What a model is: the numbers that a forward pass needs, from either kind of checkpoint, checked.
 
-use crate::Problem;
+use crate::{Problem, Yarn};
 
 /// A decoder's shape and constants.
 #[derive(Clone, Debug, PartialEq)]
@@ -54,6 +54,7 @@ pub enum RopeScaling {
         high_freq_factor: f32,
         original_max_position_embeddings: usize,
     },
+    Yarn(Yarn),
     /// Frequency `i` divided by `factors[i]`; `rotary_dim / 2` of them. GGUF stores any scaling so.
     Factors(Vec<f32>),
 }
@@ -124,6 +125,15 @@ impl RopeScaling {
                 positive("original_max_position_embeddings", *original_max_position_embeddings as f32)?;
                 require(low < high, || {
                     format!("rope scaling's low_freq_factor {low} is not below the high one, {high}")
+                })
+            }
+            Self::Yarn(yarn) => {
+                positive("factor", yarn.factor)?;
+                positive("original_max_position_embeddings", yarn.original_max_position_embeddings as f32)?;
+                positive("beta_slow", yarn.beta_slow)?;
+                positive("attention_factor", yarn.attention_factor)?;
+                require(yarn.beta_slow <= yarn.beta_fast && yarn.beta_fast.is_finite(), || {
+                    format!("rope scaling's beta_fast is {}, below beta_slow, {}", yarn.beta_fast, yarn.beta_slow)
                 })
             }
             Self::Factors(factors) => {

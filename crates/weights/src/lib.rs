@@ -11,8 +11,10 @@ mod gguf;
 mod hf;
 mod mapping;
 mod text_source;
+mod yarn;
 
 pub use checkpoint::{Checkpoint, Tensor};
 pub use config::{ModelConfig, RopeConfig, RopeScaling};
 pub use error::{Problem, WeightsError};
 pub use text_source::{ChatTemplateSource, GgufVocab, SpecialTokens, TextSource, TokenizerSource};
+pub use yarn::Yarn;

@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{Made, array_value, folder, string_value, tensor, u32_value, value};
+use common::{Made, array_value, f32_value, folder, string_value, tensor, u32_value, value};
 use weights::{Checkpoint, RopeScaling, TokenizerSource};
 
 fn open(name: &str, bytes: &[u8]) -> Result<Checkpoint, String> {
@@ -61,6 +61,20 @@ fn stored_rope_factors_win() {
     made.data.extend([1.0f32, 8.0].iter().flat_map(|factor| factor.to_le_bytes()));
     let checkpoint = open("rope", &made.bytes()).unwrap();
     assert_eq!(checkpoint.config().rope.scaling, RopeScaling::Factors(vec![1.0, 8.0]));
+}
+
+#[test]
+fn yarn_has_its_logarithm_beside_the_files_factor() {
+    let mut made = Made::llama();
+    made.values.push(string_value("llama.rope.scaling.type", "yarn"));
+    made.values.push(f32_value("llama.rope.scaling.factor", 4.0));
+    made.values.push(f32_value("llama.rope.scaling.attn_factor", 0.5));
+    made.values.push(u32_value("llama.rope.scaling.original_context_length", 32));
+    let checkpoint = open("yarn-read", &made.bytes()).unwrap();
+    let RopeScaling::Yarn(yarn) = checkpoint.config().rope.scaling else { panic!("the file says yarn") };
+    assert_eq!((yarn.factor, yarn.original_max_position_embeddings), (4.0, 32));
+    assert_eq!((yarn.beta_fast, yarn.beta_slow, yarn.truncate), (32.0, 1.0, true));
+    assert!((yarn.attention_factor - 0.5 * 1.138_629_4).abs() < 1e-6, "0.5 (0.1 ln 4 + 1)");
 }
 
 /// Replaces the value whose key is `key`.
@@ -175,7 +189,8 @@ fn hostile_headers_are_told_why() {
             "llama.block_count is a string",
         ),
         ("missing", with("llama.context_length", u32_value("x", 0)), "llama.context_length is missing"),
-        ("rope", with("x", string_value("llama.rope.scaling.type", "yarn")), "its rope scaling is yarn"),
+        ("rope", with("x", string_value("llama.rope.scaling.type", "longrope")), "its rope scaling is longrope"),
+        ("yarn", with("x", string_value("llama.rope.scaling.type", "yarn")), "llama.rope.scaling.factor is missing"),
         (
             "eos",
             with("tokenizer.ggml.eos", u32_value("tokenizer.ggml.eos_token_id", 3)),

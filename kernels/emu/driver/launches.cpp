@@ -117,6 +117,14 @@ DRIVER_API cuLaunchKernel(Handle function, unsigned grid_x, unsigned grid_y, uns
     return launch(function, shape, stream, parameters, extra);
 }
 
+// No driver has this: kernels that ran so far, and how often the host waited for work that had not run.
+DRIVER_API tokenmill_emu_counts(uint64_t* launches, uint64_t* waits) {
+    BEGIN_CALL
+    *launches = card().num_launches;
+    *waits = Stream::num_waits;
+    return SUCCESS;
+}
+
 DRIVER_API cuLaunchKernelEx(const LaunchConfig* config, Handle function, void** parameters, void** extra) {
     BEGIN_CALL
     for (unsigned at = 0; at < config->num_attributes; at++) {

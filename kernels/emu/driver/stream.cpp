@@ -9,6 +9,7 @@ void Stream::push(Work piece) {
 }
 
 Result Stream::run(uint64_t until) {
+    num_waits += done < until && !work.empty();
     while (done < until && !work.empty()) {
         const Work piece = std::move(work.front());
         work.pop_front();

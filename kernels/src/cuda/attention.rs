@@ -1,72 +1,241 @@
-//! Which attention kernel runs: one block for all spans of some rows, or one a span.
+//! Rotation, KV writes and attention: which kernels run, and what they are told.
+//!
+//! Where every sequence has one token, one launch does all of it. Else rotation has a launch of its own.
 
-use tensor::AttnSpec;
+use tensor::{Act, ActSet, AttnSpec, Backend, Encoding, NormSpec, QkvSpec};
 
-use super::params::Attention;
-use super::{Buf, Cuda};
+use super::cache::{Cache, Element};
+use super::device::Address;
+use super::params::{Attention, RopeWrite};
+use super::{Buf, Cuda, address, int};
+use crate::inputs::{check_heads, max_len};
 
-/// Positions of a tile and of a span: as `paged_attention.cu` has them.
+/// Positions of a tile and of a span: as `paged_attention.cuh` has them.
 const TILE: usize = 32;
 const SPAN: usize = 256;
-/// Rows of attention that a warp takes.
-const WARP_ROWS: usize = 16;
 /// Records of spans a head: more (token, span) pairs fill a card without being split.
-const MAX_RECORDS: usize = 256;
+pub(super) const MAX_RECORDS: usize = 1024;
 
-/// The attention kernels for heads of one size.
-pub(super) struct AttentionKernels {
+/// The attention kernels for heads of one size and a cache of one element.
+struct Kernels {
     attend: &'static str,
     attend_span: &'static str,
-    merge_spans: &'static str,
 }
 
-pub(super) fn kernels_of(head_dim: usize) -> Option<AttentionKernels> {
-    let [attend, attend_span, merge_spans] = match head_dim {
-        16 => ["attend_16", "attend_span_16", "merge_spans_16"],
-        32 => ["attend_32", "attend_span_32", "merge_spans_32"],
-        64 => ["attend_64", "attend_span_64", "merge_spans_64"],
-        128 => ["attend_128", "attend_span_128", "merge_spans_128"],
+fn kernels_of(element: Element, head_dim: usize) -> Option<Kernels> {
+    let (attend, attend_span) = match (element, head_dim) {
+        (Element::Bf16, 16) => ("attend_16", "attend_span_16"),
+        (Element::Bf16, 32) => ("attend_32", "attend_span_32"),
+        (Element::Bf16, 64) => ("attend_64", "attend_span_64"),
+        (Element::Bf16, 80) => ("attend_80", "attend_span_80"),
+        (Element::Bf16, 96) => ("attend_96", "attend_span_96"),
+        (Element::Bf16, 128) => ("attend_128", "attend_span_128"),
+        (Element::Bf16, 256) => ("attend_256", "attend_span_256"),
+        (Element::E4m3, 16) => ("attend_fp8_16", "attend_span_fp8_16"),
+        (Element::E4m3, 64) => ("attend_fp8_64", "attend_span_fp8_64"),
+        (Element::E4m3, 128) => ("attend_fp8_128", "attend_span_fp8_128"),
+        (Element::E4m3, 256) => ("attend_fp8_256", "attend_span_fp8_256"),
         _ => return None,
     };
-    Some(AttentionKernels { attend, attend_span, merge_spans })
+    Some(Kernels { attend, attend_span })
+}
+
+/// Whether there are kernels.
+pub(super) fn check(element: Element, head_dim: usize) -> Result<(), String> {
+    if kernels_of(element, head_dim).is_some() {
+        return Ok(());
+    }
+    Err(match element {
+        Element::Bf16 => {
+            format!("the CUDA kernels take heads of 16, 32, 64, 80, 96, 128 or 256, not {head_dim}")
+        }
+        Element::E4m3 => {
+            format!("the CUDA kernels take heads of 16, 64, 128 or 256 from an fp8 KV cache, not {head_dim}; use bf16")
+        }
+    })
+}
+
+/// A block of the kernels: as `attention_rows.cuh` and `paged_attention.cuh` lay it out.
+struct Block {
+    threads: usize,
+    /// Pairs of token and query head.
+    rows: usize,
+    /// Shared memory, where one block walks all spans and where each has one.
+    walk_bytes: usize,
+    span_bytes: usize,
+}
+
+impl Block {
+    fn of(element: Element, head_dim: usize) -> Self {
+        let row_bytes = |bytes: usize| 16 * (bytes / 16 | 1);
+        let (threads, stage) =
+            (if head_dim > 128 { 64 } else { 128 }, 2 * TILE * row_bytes(head_dim * element.bytes()));
+        let (queries, sums) = (threads / 2 * row_bytes(2 * head_dim), threads * head_dim / 2 * 4);
+        let (walk_stages, span_stages) = if stage > 20_000 { (1, 2) } else { (2, 3) };
+        Self {
+            threads,
+            rows: threads / 2,
+            walk_bytes: walk_stages * stage + if head_dim > 128 { queries + sums } else { queries.max(sums) },
+            span_bytes: span_stages * stage + queries,
+        }
+    }
 }
 
 impl Cuda {
-    /// Spans that get blocks of their own: where each sequence has so few rows that one warp holds them, and there are several
-    /// spans, but not so many that the records outgrow the workspace. A row's bits are the same either way.
-    pub(super) fn split(&self, spec: &AttnSpec<Cuda>) -> Option<usize> {
+    /// Rotation and KV write in a launch of their own: q, `[T, Hq * D]` bf16.
+    pub(super) fn rotate(&mut self, qkv: &Buf, spec: &QkvSpec<Self>, cache: &Cache, layer: usize) -> Buf {
+        let tokens = self.inputs.step.num_tokens();
+        let q = self.arena.alloc(tokens * spec.num_heads * spec.head_dim * 2);
+        self.check_qkv(qkv, spec, cache);
+        if self.admits(self.inputs.check_write(&cache.spec, longest(spec)).map(drop)) {
+            let params = RopeWrite { q: q.address(), ..self.rope_params(qkv, spec, cache, layer) };
+            let name = match cache.element {
+                Element::Bf16 => "rope_write",
+                Element::E4m3 => "rope_write_fp8",
+            };
+            let heads = spec.num_heads + 2 * spec.num_kv_heads;
+            self.launch(name, [tokens, heads.div_ceil(4), 1], 128, 0, &params);
+        }
+        q
+    }
+
+    /// Attention of queries that were rotated.
+    pub(super) fn attend_rotated(
+        &mut self,
+        q: &Buf,
+        spec: &AttnSpec<Self>,
+        cache: &Cache,
+        layer: usize,
+        emit: ActSet,
+    ) -> Act<Self> {
+        let elements = self.inputs.step.num_tokens() * spec.num_heads * spec.head_dim;
+        assert_eq!(q.len() * 2, elements, "q holds every head of every token");
+        let rope = RopeWrite {
+            q: q.address(),
+            positions: self.uploaded.positions,
+            cache: cache.block(layer, 0),
+            num_heads: int(spec.num_heads),
+            num_kv_heads: int(spec.num_kv_heads),
+            head_dim: int(spec.head_dim),
+            block_size: int(cache.spec.block_size),
+            ..RopeWrite::default()
+        };
+        self.launch_attention(rope, spec, cache, emit)
+    }
+
+    /// All of it, in one launch where each sequence has one token.
+    pub(super) fn rotate_and_attend(
+        &mut self,
+        qkv: &Buf,
+        qkv_spec: &QkvSpec<Self>,
+        spec: &AttnSpec<Self>,
+        cache: &mut Cache,
+        layer: usize,
+        emit: ActSet,
+    ) -> Act<Self> {
+        let fits = spec.num_heads / spec.num_kv_heads <= Block::of(cache.element, spec.head_dim).rows;
         let step = &self.inputs.step;
-        let spans = step.seq_lens.iter().max().map_or(0, |&len| len as usize).div_ceil(SPAN);
-        let is_narrow = self.most_rows(spec) <= WARP_ROWS && step.num_tokens() * spans <= MAX_RECORDS;
-        (spans > 1 && is_narrow).then_some(spans)
+        if self.planning || !fits || self.most_tokens() != 1 || step.num_tokens() != step.num_seqs() {
+            let q = self.rope_write(qkv, qkv_spec, cache, layer);
+            return self.attend(&q, spec, cache, layer, emit);
+        }
+        self.check_qkv(qkv, qkv_spec, cache);
+        self.admits(self.inputs.check_write(&cache.spec, longest(qkv_spec)).map(drop));
+        let rope = self.rope_params(qkv, qkv_spec, cache, layer);
+        self.launch_attention(rope, spec, cache, emit)
     }
 
-    /// Memory for the records of `split` spans; for as many as there may be while planning.
-    pub(super) fn records(&self, spec: &AttnSpec<Cuda>, split: Option<usize>) -> Option<Buf> {
-        let records =
-            if self.planning { Some(MAX_RECORDS) } else { split.map(|spans| self.inputs.step.num_tokens() * spans) };
-        records.map(|records| self.floats(records * spec.num_heads, spec.head_dim + 2))
+    fn check_qkv(&self, qkv: &Buf, spec: &QkvSpec<Self>, cache: &Cache) {
+        check_heads(&cache.spec, spec.num_heads, spec.num_kv_heads, spec.head_dim);
+        let row = (spec.num_heads + 2 * spec.num_kv_heads) * spec.head_dim;
+        assert_eq!(qkv.len(), self.inputs.step.num_tokens() * row, "qkv holds every head of every token");
     }
 
-    /// Rows of the sequence that has most in this step: its tokens, by the query heads that share a key head.
-    fn most_rows(&self, spec: &AttnSpec<Cuda>) -> usize {
-        let tokens = self.inputs.step.cu_seqlens_q.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(0);
-        tokens as usize * (spec.num_heads / spec.num_kv_heads)
-    }
-
-    pub(super) fn launch_attention(&mut self, spec: &AttnSpec<Cuda>, split: Option<usize>, params: &Attention) {
-        let step = &self.inputs.step;
-        let kernels = kernels_of(spec.head_dim).expect("a cache was made for these heads");
-        let sequences = step.num_seqs() * spec.num_kv_heads;
-        let tokens = step.num_tokens();
-        let blocks = self.most_rows(spec).div_ceil(4 * WARP_ROWS);
-        let shared = 2 * 2 * TILE * (spec.head_dim * 2 + 16);
-        match split {
-            None => self.launch(kernels.attend, [blocks, sequences, 1], 128, shared, params),
-            Some(spans) => {
-                self.launch(kernels.attend_span, [1, sequences, spans], 32, shared, params);
-                self.launch(kernels.merge_spans, [tokens, spec.num_heads, 1], spec.head_dim, 0, params);
-            }
+    fn rope_params(&self, qkv: &Buf, spec: &QkvSpec<Self>, cache: &Cache, layer: usize) -> RopeWrite {
+        let table = spec.rope.address();
+        let norm = |norm: &Option<NormSpec<Self>>| norm.as_ref().map_or((0, 0.0), |n| (n.gain.address(), n.eps));
+        let ((q_gain, q_eps), (k_gain, k_eps)) = (norm(&spec.q_norm), norm(&spec.k_norm));
+        let inverse = |scale: f32| if cache.element == Element::E4m3 { 1.0 / scale } else { 1.0 };
+        RopeWrite {
+            qkv: qkv.address(),
+            q_gain,
+            k_gain,
+            cos: table,
+            sin: table + (spec.rope.len() / 2 * 4) as Address,
+            positions: self.uploaded.positions,
+            slots: self.uploaded.group(cache.spec.group).slots,
+            q: 0,
+            cache: cache.block(layer, 0),
+            num_heads: int(spec.num_heads),
+            num_kv_heads: int(spec.num_kv_heads),
+            head_dim: int(spec.head_dim),
+            rotary_dim: int(spec.rotary_dim),
+            block_size: int(cache.spec.block_size),
+            q_eps,
+            k_eps,
+            k_inverse: inverse(spec.kv_scales.k),
+            v_inverse: inverse(spec.kv_scales.v),
         }
     }
+
+    fn launch_attention(&mut self, rope: RopeWrite, spec: &AttnSpec<Self>, cache: &Cache, emit: ActSet) -> Act<Self> {
+        check_heads(&cache.spec, spec.num_heads, spec.num_kv_heads, spec.head_dim);
+        let (tokens, heads, block) =
+            (self.inputs.step.num_tokens(), spec.num_heads, Block::of(cache.element, spec.head_dim));
+        let act = self.bf16(tokens, heads * spec.head_dim, emit);
+        let rows = self.most_tokens() * (heads / spec.num_kv_heads);
+        let spans = self.split(rows, &block);
+        let num_records = if self.planning { Some(MAX_RECORDS) } else { spans.map(|spans| tokens * spans) };
+        let records = num_records.map(|records| self.floats(records * heads, spec.head_dim + 4));
+        if !self.admits(self.inputs.check_read(&cache.spec).map(drop)) {
+            return act;
+        }
+        let scales = if cache.element == Element::E4m3 { spec.kv_scales } else { Default::default() };
+        let params = Attention {
+            rope,
+            out: act.get(Encoding::Bf16).address(),
+            records: address(records.as_ref()),
+            arrivals: cache.arrivals(),
+            sinks: address(spec.sinks.as_ref()),
+            cu_seqlens: self.uploaded.cu_seqlens,
+            block_tables: self.uploaded.group(cache.spec.group).block_tables,
+            stride: int(self.inputs.step.groups[cache.spec.group].stride),
+            num_spans: int(spans.unwrap_or(1)),
+            window: spec.window.map_or(i32::MAX, int),
+            scale: spec.scale * scales.k,
+            softcap: spec.softcap.unwrap_or(0.0),
+            v_scale: scales.v,
+        };
+        let kernels = kernels_of(cache.element, spec.head_dim).expect("a cache was made for these heads");
+        let sequences = self.inputs.step.num_seqs() * spec.num_kv_heads;
+        match spans {
+            None => {
+                let grid = [rows.div_ceil(block.rows), sequences, 1];
+                self.launch(kernels.attend, grid, block.threads, block.walk_bytes, &params);
+            }
+            Some(spans) => {
+                self.launch(kernels.attend_span, [1, sequences, spans], block.threads, block.span_bytes, &params);
+            }
+        }
+        act
+    }
+
+    /// Spans that get blocks of their own: where one block holds the rows of each sequence, and there are several spans, but not so
+    /// many that the records outgrow the workspace. A row's bits are the same either way.
+    fn split(&self, rows: usize, block: &Block) -> Option<usize> {
+        let step = &self.inputs.step;
+        let spans = step.seq_lens.iter().max().map_or(0, |&len| len as usize).div_ceil(SPAN);
+        (spans > 1 && rows <= block.rows && step.num_tokens() * spans <= MAX_RECORDS).then_some(spans)
+    }
+
+    /// Tokens of the sequence that has most of them in this step.
+    fn most_tokens(&self) -> usize {
+        let lens = self.inputs.step.cu_seqlens_q.windows(2).map(|pair| pair[1].saturating_sub(pair[0]));
+        lens.max().unwrap_or(0) as usize
+    }
+}
+
+/// The longest sequence that the rotary table reaches.
+fn longest(spec: &QkvSpec<Cuda>) -> usize {
+    max_len(spec.rope.len(), spec.rotary_dim)
 }

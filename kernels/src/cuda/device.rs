@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use cudarc::driver::result::{free_sync, malloc_sync, memcpy_dtod_async, memcpy_dtoh_async, memcpy_htod_async};
-use cudarc::driver::sys::{self, CUresult};
+use cudarc::driver::sys::{self, CUfunction_attribute, CUresult};
 use cudarc::driver::{CudaContext, CudaFunction, CudaStream, DeviceRepr, DriverError, LaunchConfig, PushKernelArg};
 use cudarc::nvrtc::Ptx;
 use tensor::DeviceError;
@@ -18,6 +18,8 @@ pub(super) type Address = u64;
 const NO_KERNELS: &str = "this binary was built without CUDA kernels; run `cargo xtask kernels` and build again";
 /// The oldest architecture that the kernels are compiled for.
 const OLDEST: (i32, i32) = (8, 0);
+/// Shared memory that a launch may ask for: every architecture since the oldest grants a block this much.
+const SHARED_BYTES: i32 = 96 << 10;
 
 /// A device that is ready to launch.
 pub(super) struct Device {
@@ -138,7 +140,10 @@ fn load(context: &Arc<CudaContext>) -> Result<HashMap<&'static str, CudaFunction
         };
         let loaded = context.load_module(Ptx::from_binary(image.to_vec())).map_err(missing)?;
         for &name in names {
-            kernels.insert(name, loaded.load_function(name).map_err(missing)?);
+            let function = loaded.load_function(name).map_err(missing)?;
+            let shared = CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+            function.set_attribute(shared, SHARED_BYTES).map_err(missing)?;
+            kernels.insert(name, function);
         }
     }
     Ok(kernels)

@@ -21,16 +21,15 @@ use std::rc::Rc;
 use quant::Stored;
 use sampler::{Row, Sampled, Scratch};
 use tensor::{
-    Act, ActSet, Activation, AttnSpec, Backend, CacheSpec, DeviceError, Encoding, KvDtype, LoadError, Memory, NormSpec,
-    QkvSpec, Role, RopeTable, StepInputs, StepKey,
+    Act, ActSet, Activation, AttnSpec, Backend, CacheSpec, DeviceError, Encoding, LoadError, Memory, NormSpec, QkvSpec,
+    Role, RopeTable, StepInputs, StepKey,
 };
 
-use crate::inputs::{Inputs, check_heads, max_len};
-use attention::kernels_of;
+use crate::inputs::Inputs;
 use device::{Address, Device, refused};
 use gemm::{MAX_SPLIT_TILES, Out};
 use memory::Arena;
-use params::{Attention, Norm, RopeWrite, Rows};
+use params::{Norm, Rows};
 use upload::Uploaded;
 use weight::{Kind, Packed};
 
@@ -170,14 +169,7 @@ impl Backend for Cuda {
     }
 
     fn new_cache(&mut self, spec: &CacheSpec) -> Result<Cache, DeviceError> {
-        if !matches!(spec.dtype, KvDtype::Auto | KvDtype::Bf16) {
-            return Err(refused(format!("the CUDA kernels have no {:?} KV cache; use bf16", spec.dtype)));
-        }
-        if kernels_of(spec.head_dim).is_none() {
-            return Err(refused(format!("the CUDA kernels take heads of 16, 32, 64 or 128, not {}", spec.head_dim)));
-        }
-        let bytes = spec.layers * spec.blocks * cache::block_bytes(spec);
-        Ok(Cache { spec: spec.clone(), data: self.device.alloc(bytes)? })
+        Cache::new(&self.device, spec)
     }
 
     fn step(
@@ -261,68 +253,23 @@ impl Backend for Cuda {
     }
 
     fn rope_write(&mut self, qkv: &Buf, spec: &QkvSpec<Self>, cache: &mut Cache, layer: usize) -> Buf {
-        let tokens = self.inputs.step.num_tokens();
-        check_heads(&cache.spec, spec.num_heads, spec.num_kv_heads, spec.head_dim);
-        let heads = spec.num_heads + 2 * spec.num_kv_heads;
-        assert_eq!(qkv.len(), tokens * heads * spec.head_dim, "qkv holds every head of every token");
-        let q = self.arena.alloc(tokens * spec.num_heads * spec.head_dim * 2);
-        let longest = max_len(spec.rope.len(), spec.rotary_dim);
-        if self.admits(self.inputs.check_write(&cache.spec, longest).map(drop)) {
-            let table = spec.rope.address();
-            let norm = |norm: &Option<NormSpec<Self>>| norm.as_ref().map_or((0, 0.0), |n| (n.gain.address(), n.eps));
-            let ((q_gain, q_eps), (k_gain, k_eps)) = (norm(&spec.q_norm), norm(&spec.k_norm));
-            let params = RopeWrite {
-                qkv: qkv.address(),
-                q_gain,
-                k_gain,
-                cos: table,
-                sin: table + (spec.rope.len() / 2 * 4) as Address,
-                positions: self.uploaded.positions,
-                slots: self.uploaded.group(cache.spec.group).slots,
-                q: q.address(),
-                cache: cache.block(layer, 0),
-                num_heads: int(spec.num_heads),
-                num_kv_heads: int(spec.num_kv_heads),
-                head_dim: int(spec.head_dim),
-                rotary_dim: int(spec.rotary_dim),
-                block_size: int(cache.spec.block_size),
-                q_eps,
-                k_eps,
-            };
-            self.launch("rope_write", [tokens, heads.div_ceil(4), 1], 128, 0, &params);
-        }
-        q
+        self.rotate(qkv, spec, cache, layer)
     }
 
     fn attend(&mut self, q: &Buf, spec: &AttnSpec<Self>, cache: &Cache, layer: usize, emit: ActSet) -> Act<Self> {
-        let (tokens, cols) = (self.inputs.step.num_tokens(), spec.num_heads * spec.head_dim);
-        check_heads(&cache.spec, spec.num_heads, spec.num_kv_heads, spec.head_dim);
-        assert_eq!(q.len() * 2, tokens * cols, "q holds every head of every token");
-        let act = self.bf16(tokens, cols, emit);
-        let split = self.split(spec);
-        let spans = self.records(spec, split);
-        if self.admits(self.inputs.check_read(&cache.spec).map(drop)) {
-            let group = &self.inputs.step.groups[cache.spec.group];
-            let params = Attention {
-                q: q.address(),
-                cache: cache.block(layer, 0),
-                out: act.get(Encoding::Bf16).address(),
-                spans: address(spans.as_ref()),
-                positions: self.uploaded.positions,
-                cu_seqlens: self.uploaded.cu_seqlens,
-                block_tables: self.uploaded.group(cache.spec.group).block_tables,
-                num_heads: int(spec.num_heads),
-                num_kv_heads: int(spec.num_kv_heads),
-                block_size: int(cache.spec.block_size),
-                stride: int(group.stride),
-                num_spans: int(split.unwrap_or(1)),
-                window: spec.window.map_or(i32::MAX, int),
-                scale: spec.scale,
-                softcap: spec.softcap.unwrap_or(0.0),
-            };
-            self.launch_attention(spec, split, &params);
-        }
-        act
+        self.attend_rotated(q, spec, cache, layer, emit)
+    }
+
+    fn rope_attend(
+        &mut self,
+        qkv: &Buf,
+        qkv_spec: &QkvSpec<Self>,
+        attn_spec: &AttnSpec<Self>,
+        cache: &mut Cache,
+        layer: usize,
+        emit: ActSet,
+    ) -> Act<Self> {
+        self.rotate_and_attend(qkv, qkv_spec, attn_spec, cache, layer, emit)
     }
 
     fn gather(&mut self, x: &Buf) -> Buf {

@@ -5,8 +5,8 @@ use cudarc::driver::DeviceRepr;
 use super::device::Address;
 
 macro_rules! params {
-    ($($(#[$doc:meta])* $name:ident { $($field:ident: $kind:ty,)+ })+) => {$(
-        $(#[$doc])*
+    ($($(#[$meta:meta])* $name:ident { $($field:ident: $kind:ty,)+ })+) => {$(
+        $(#[$meta])*
         #[repr(C)]
         #[derive(Clone, Copy, Debug)]
         pub(super) struct $name {
@@ -31,7 +31,8 @@ params! {
         num_rows: i32,
         scale: f32,
     }
-    /// `rope_write.cu`
+    /// `rope_head.cuh`
+    #[derive(Default)]
     RopeWrite {
         qkv: Address,
         q_gain: Address,
@@ -49,6 +50,8 @@ params! {
         block_size: i32,
         q_eps: f32,
         k_eps: f32,
+        k_inverse: f32,
+        v_inverse: f32,
     }
     /// `gemm_out.cuh`, of all matmuls
     Gemm {
@@ -68,22 +71,20 @@ params! {
     }
     /// `permute.cu`
     Permute { x: Address, order: Address, y: Address, cols: i32, }
-    /// `paged_attention.cu`
+    /// `attention_rows.cuh`
     Attention {
-        q: Address,
-        cache: Address,
+        rope: RopeWrite,
         out: Address,
-        spans: Address,
-        positions: Address,
+        records: Address,
+        arrivals: Address,
+        sinks: Address,
         cu_seqlens: Address,
         block_tables: Address,
-        num_heads: i32,
-        num_kv_heads: i32,
-        block_size: i32,
         stride: i32,
         num_spans: i32,
         window: i32,
         scale: f32,
         softcap: f32,
+        v_scale: f32,
     }
 }

@@ -1,6 +1,8 @@
-//! The paged KV cache: per layer, one `[Hkv, D]` row of K and one of V for each slot.
+//! The paged KV cache: per layer, one `[Hkv, D]` row of K and one of V for each slot. All dtypes are f32 in memory; fp8 is rounded when
+//! it is written.
 
-use tensor::CacheSpec;
+use quant::fp8_e4m3;
+use tensor::{CacheSpec, KvDtype, KvScales};
 
 /// K and V of one group's layers.
 pub struct Cache {
@@ -23,10 +25,15 @@ impl Cache {
     }
 
     /// Writes one token's `k` and `v`, `[Hkv, D]` each, to `slot`.
-    pub(super) fn write(&mut self, layer: usize, slot: usize, k: &[f32], v: &[f32]) {
-        let at = slot * k.len();
-        self.layers[layer].k[at..at + k.len()].copy_from_slice(k);
-        self.layers[layer].v[at..at + v.len()].copy_from_slice(v);
+    pub(super) fn write(&mut self, layer: usize, slot: usize, k: &[f32], v: &[f32], scales: KvScales) {
+        let (at, Layer { k: keys, v: values }) = (slot * k.len(), &mut self.layers[layer]);
+        for (to, from, scale) in [(keys, k, scales.k), (values, v, scales.v)] {
+            let to = &mut to[at..at + from.len()];
+            to.copy_from_slice(from);
+            if self.spec.dtype == KvDtype::Fp8 {
+                to.iter_mut().for_each(|x| *x = fp8_e4m3::decode_one(fp8_e4m3::encode_one(*x / scale)) * scale);
+            }
+        }
     }
 
     /// One head's k at `slot`.

@@ -105,9 +105,9 @@ impl Backend for Reference {
 
     fn new_cache(&mut self, spec: &CacheSpec) -> Result<Cache, DeviceError> {
         match spec.dtype {
-            KvDtype::Auto | KvDtype::F32 => Ok(Cache::new(spec.clone())),
+            KvDtype::Auto | KvDtype::F32 | KvDtype::Fp8 => Ok(Cache::new(spec.clone())),
             other => Err(DeviceError {
-                message: format!("the reference device keeps an f32 KV cache, not {other:?}"),
+                message: format!("the reference device keeps an f32 or fp8 KV cache, not {other:?}"),
                 sticky: false,
             }),
         }

@@ -23,7 +23,7 @@ pub fn rope_write(
         k.chunks_mut(spec.head_dim).for_each(|head| turn(head, spec.k_norm.as_ref(), spec, position as usize));
         all_q.extend_from_slice(q);
         if slot != GroupInputs::SKIP {
-            cache.write(layer, slot as usize, k, v);
+            cache.write(layer, slot as usize, k, v, spec.kv_scales);
         }
     }
     all_q

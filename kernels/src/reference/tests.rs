@@ -243,7 +243,7 @@ fn attention_reads_a_scattered_cache_as_if_it_were_whole() {
 fn blocks_copy_in_all_layers_and_skipped_slots_stay() {
     let mut layer = Layer::new();
     for idx in 0..2 {
-        layer.cache.write(idx, 3 * BLOCK + 1, &[1.0 + idx as f32; 12], &[5.0; 12]);
+        layer.cache.write(idx, 3 * BLOCK + 1, &[1.0 + idx as f32; 12], &[5.0; 12], KvScales::default());
     }
     layer.reference.copy_blocks(&mut layer.cache, &[(3, 8)]).unwrap();
     assert_eq!(layer.cache.k(1, 8 * BLOCK + 1, 1), [2.0; DIM]);

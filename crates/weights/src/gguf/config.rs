@@ -5,7 +5,7 @@ use quant::Stored;
 use super::header::Header;
 use super::value::Value;
 use crate::config::head_dim;
-use crate::{ModelConfig, Problem, RopeConfig, RopeScaling};
+use crate::{ModelConfig, Problem, RopeConfig, RopeScaling, Yarn};
 
 /// The tensor that holds one divisor per rotating pair.
 const ROPE_FACTORS: &str = "rope_freqs.weight";
@@ -115,6 +115,20 @@ impl Keys<'_> {
         })
     }
 
+    /// The file gives the attention factor, if at all, without the logarithm that belongs to it.
+    fn yarn(&self, factor: f32) -> Result<RopeScaling, Problem> {
+        let given = self.optional_float("rope.scaling.attn_factor")?.unwrap_or(1.0);
+        let original = self.optional_size("rope.scaling.original_context_length")?;
+        Ok(RopeScaling::Yarn(Yarn {
+            factor,
+            original_max_position_embeddings: original.map_or_else(|| self.size("context_length"), Ok)?,
+            beta_fast: self.optional_float("rope.scaling.yarn_beta_fast")?.unwrap_or(Yarn::BETA_FAST),
+            beta_slow: self.optional_float("rope.scaling.yarn_beta_slow")?.unwrap_or(Yarn::BETA_SLOW),
+            attention_factor: given * Yarn::magnitude(factor, 1.0),
+            truncate: true,
+        }))
+    }
+
     fn rope_scaling(&self) -> Result<RopeScaling, Problem> {
         if let Some(info) = self.header.tensors.get(ROPE_FACTORS) {
             let stored = Stored::new(info.rows, info.cols, info.format, &self.file[info.bytes.clone()]);
@@ -126,8 +140,9 @@ impl Keys<'_> {
             Some("linear") => {
                 Ok(RopeScaling::Linear { factor: factor.ok_or_else(|| self.missing("rope.scaling.factor"))? })
             }
+            Some("yarn") => self.yarn(factor.ok_or_else(|| self.missing("rope.scaling.factor"))?),
             Some(other) => Err(Problem::Unsupported(format!(
-                "its rope scaling is {other}; none, linear and stored factors can be run"
+                "its rope scaling is {other}; none, linear, yarn and stored factors can be run"
             ))),
         }
     }

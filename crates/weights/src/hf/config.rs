@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::json;
 use super::quantization::Quantization;
 use crate::error::InFile;
-use crate::{ModelConfig, Problem, RopeConfig, RopeScaling, WeightsError};
+use crate::{ModelConfig, Problem, RopeConfig, RopeScaling, WeightsError, Yarn};
 
 /// The settings as written. Absent and null are the same.
 #[derive(Debug, Deserialize)]
@@ -49,6 +49,12 @@ struct Rope {
     low_freq_factor: Option<f32>,
     high_freq_factor: Option<f32>,
     original_max_position_embeddings: Option<usize>,
+    attention_factor: Option<f32>,
+    beta_fast: Option<f32>,
+    beta_slow: Option<f32>,
+    mscale: Option<f32>,
+    mscale_all_dim: Option<f32>,
+    truncate: Option<bool>,
 }
 
 /// An end token, or several.
@@ -123,13 +129,14 @@ impl Written {
         Ok(RopeConfig {
             theta: rope.rope_theta.or(self.rope_theta).unwrap_or(10_000.0),
             rotary_dim: (head_dim as f32 * fraction) as usize,
-            scaling: rope.scaling()?,
+            scaling: rope.scaling(self.max_position_embeddings)?,
         })
     }
 }
 
 impl Rope {
-    fn scaling(&self) -> Result<RopeScaling, Problem> {
+    /// `longest` is the model's own longest context.
+    fn scaling(&self, longest: Option<usize>) -> Result<RopeScaling, Problem> {
         match self.rope_type.as_deref() {
             None | Some("default") => Ok(RopeScaling::None),
             Some("linear") => Ok(RopeScaling::Linear { factor: required(self.factor, "rope's factor")? }),
@@ -142,10 +149,34 @@ impl Rope {
                     "rope's original_max_position_embeddings",
                 )?,
             }),
-            Some(other) => {
-                Err(Problem::Unsupported(format!("its rope type is {other}; default, linear and llama3 can be run")))
-            }
+            Some("yarn") => self.yarn(longest).map(RopeScaling::Yarn),
+            Some(other) => Err(Problem::Unsupported(format!(
+                "its rope type is {other}; default, linear, llama3 and yarn can be run"
+            ))),
         }
+    }
+
+    /// As transformers reads it: what was stretched is `original_max_position_embeddings`, else the model's longest context; a missing
+    /// factor is the ratio of both; a missing attention factor follows from the factor, or from both mscales.
+    fn yarn(&self, longest: Option<usize>) -> Result<Yarn, Problem> {
+        let original = required(self.original_max_position_embeddings.or(longest), "max_position_embeddings")?;
+        let ratio = longest.filter(|_| self.original_max_position_embeddings.is_some());
+        let ratio = ratio.map(|longest| longest as f32 / original as f32);
+        let factor = required(self.factor.or(ratio), "rope's factor")?;
+        let derived = match (self.mscale, self.mscale_all_dim) {
+            (Some(mscale), Some(all_dim)) if mscale != 0.0 && all_dim != 0.0 => {
+                Yarn::magnitude(factor, mscale) / Yarn::magnitude(factor, all_dim)
+            }
+            _ => Yarn::magnitude(factor, 1.0),
+        };
+        Ok(Yarn {
+            factor,
+            original_max_position_embeddings: original,
+            beta_fast: self.beta_fast.unwrap_or(Yarn::BETA_FAST),
+            beta_slow: self.beta_slow.unwrap_or(Yarn::BETA_SLOW),
+            attention_factor: self.attention_factor.unwrap_or(derived),
+            truncate: self.truncate.unwrap_or(true),
+        })
     }
 }
 
@@ -213,6 +244,32 @@ mod tests {
     }
 
     #[test]
+    fn yarn_is_read_as_transformers_reads_it() {
+        let yarn = |rope: Value| match config(json!({ "rope_scaling": rope })).expect("a whole config").rope.scaling {
+            RopeScaling::Yarn(yarn) => yarn,
+            other => panic!("{other:?}"),
+        };
+        let plain = yarn(json!({ "rope_type": "yarn", "factor": 4.0 }));
+        let expected = Yarn {
+            factor: 4.0,
+            original_max_position_embeddings: 512,
+            beta_fast: 32.0,
+            beta_slow: 1.0,
+            attention_factor: 1.138_629_4,
+            truncate: true,
+        };
+        assert_eq!(plain, expected, "0.1 ln 4 + 1");
+        let original = yarn(json!({ "type": "yarn", "original_max_position_embeddings": 64, "beta_fast": 8.0,
+            "beta_slow": 2.0, "attention_factor": 1.5, "truncate": false }));
+        assert_eq!((original.factor, original.original_max_position_embeddings), (8.0, 64), "512 / 64");
+        assert_eq!((original.beta_fast, original.beta_slow), (8.0, 2.0));
+        assert_eq!((original.attention_factor, original.truncate), (1.5, false));
+        let both = yarn(json!({ "type": "yarn", "factor": 40.0, "mscale": 0.707, "mscale_all_dim": 1.0 }));
+        assert!((both.attention_factor - 0.921_042_4).abs() < 1e-5, "(0.0707 ln 40 + 1) / (0.1 ln 40 + 1)");
+        assert_eq!(yarn(json!({ "type": "yarn", "factor": 1.0 })).attention_factor, 1.0);
+    }
+
+    #[test]
     fn end_tokens_are_gathered_once() {
         let list = OneOrMore::More(vec![5, 2, 5]);
         assert_eq!(end_tokens([Some(list), Some(OneOrMore::One(2))]), [5, 2]);
@@ -246,7 +303,10 @@ mod tests {
             (json!({ "rope_theta": -1.0 }), "rope's theta is -1"),
             (json!({ "rope_theta": 1e60 }), "rope's theta is inf"),
             (json!({ "partial_rotary_factor": 2.0 }), "rope turns 32 dimensions"),
-            (json!({ "rope_scaling": { "type": "yarn", "factor": 4.0 } }), "its rope type is yarn"),
+            (json!({ "rope_scaling": { "type": "longrope", "factor": 4.0 } }), "its rope type is longrope"),
+            (json!({ "rope_scaling": { "type": "dynamic", "factor": 4.0 } }), "its rope type is dynamic"),
+            (json!({ "rope_scaling": { "type": "yarn" } }), "rope's factor is missing"),
+            (json!({ "rope_scaling": { "type": "yarn", "factor": 4.0, "beta_fast": 0.5 } }), "beta_fast is 0.5, below"),
             (json!({ "rope_scaling": { "type": "linear" } }), "rope's factor is missing"),
             (json!({ "rope_scaling": { "type": "linear", "factor": 0.0 } }), "rope scaling's factor is 0"),
             (json!({ "eos_token_id": 512 }), "the special token 512 is outside the vocabulary of 512"),

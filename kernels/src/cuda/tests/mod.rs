@@ -7,7 +7,7 @@ mod int4;
 
 use half::{bf16, f16};
 use quant::{Format, Stored};
-use tensor::{Activation, Backend, GroupInputs, KvScales};
+use tensor::{Activation, Backend, GroupInputs, KvDtype, KvScales};
 use testkit::{Random, Tolerance, check_close};
 
 use super::*;
