@@ -11,6 +11,8 @@ use std::{env, fs, thread};
 const ARCHS: &str = "80,86,89,90a,100a,120a";
 /// PTX of the oldest, for architectures that are not named.
 const PTX: &str = "80";
+/// Kernels that the tests alone have.
+const CONFORMANCE: &str = "cuda/conformance";
 /// What stands for the machine code where there is no compiler; the emulator in `emu` takes it.
 const NO_CODE: &str = "tokenmill-emu";
 
@@ -33,7 +35,8 @@ fn main() {
     });
     let rows = sources.iter().zip(&images).map(|(source, image)| {
         let names = kernel_names(&fs::read_to_string(source).expect("a source that was just listed"));
-        format!("    ({:?}, include_bytes!({:?}), &{names:?}),\n", stem(source), image.display().to_string())
+        let only = if source.starts_with(CONFORMANCE) { "#[cfg(test)] " } else { "" };
+        format!("    {only}({:?}, include_bytes!({:?}), &{names:?}),\n", stem(source), image.display().to_string())
     });
     let table = format!(
         "/// Name, image, kernels.\npub(super) static MODULES: &[(&str, &[u8], &[&str])] = &[\n{}];\n",
@@ -51,7 +54,7 @@ fn stem(path: &Path) -> String {
 }
 
 fn sources() -> Vec<PathBuf> {
-    let entries = fs::read_dir("cuda").expect("kernels/cuda exists");
+    let entries = ["cuda", CONFORMANCE].into_iter().flat_map(|folder| fs::read_dir(folder).expect("the folder exists"));
     let paths = entries.map(|entry| entry.expect("a folder can be listed").path());
     let mut sources: Vec<PathBuf> = paths.filter(|path| path.extension().is_some_and(|kind| kind == "cu")).collect();
     sources.sort();

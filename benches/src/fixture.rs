@@ -1,6 +1,6 @@
 //! Made-up weights and steps in the shapes of the default model.
 
-use quant::Format;
+use quant::{Format, OwnedScales, Stored};
 use tensor::{GroupInputs, StepInputs};
 use testkit::Random;
 
@@ -19,6 +19,9 @@ pub const SHAPES: [Shape; 4] = [
     Shape { rows: 49_152, cols: 576 },
 ];
 
+/// Columns that share a scale in INT4.
+const INT4_GROUP: usize = 128;
+
 /// A valid matrix of `format`.
 ///
 /// # Panics
@@ -30,6 +33,52 @@ pub fn weight_bytes(format: Format, shape: Shape) -> Vec<u8> {
         .flat_map(|_| quant::quantize(format, &random.vector(shape.cols)).expect("the format has an encoder"))
         .collect();
     rows.repeat(shape.rows / 16)
+}
+
+/// A made-up matrix, with its scales where the format keeps them apart.
+#[derive(Clone)]
+pub struct Matrix {
+    pub shape: Shape,
+    format: Format,
+    bytes: Vec<u8>,
+    scales: Option<OwnedScales>,
+}
+
+impl Matrix {
+    /// # Panics
+    /// If `format` has no encoder.
+    pub fn new(format: Format, shape: Shape) -> Self {
+        let values = Random::new(1).vector(16 * shape.cols);
+        let (bytes, scales) = match format {
+            Format::Fp8E4m3 => quant::fp8_e4m3::quantize_rows(&values, shape.cols),
+            Format::Int4 => quant::int4::quantize_groups(&values, shape.cols, INT4_GROUP.min(shape.cols)),
+            _ => return Self { shape, format, bytes: weight_bytes(format, shape), scales: None },
+        };
+        let times = shape.rows / 16;
+        let zeros = scales.zeros.as_ref().map(|zeros| zeros.repeat(times));
+        let scales = OwnedScales { values: scales.values.repeat(times), zeros, ..scales };
+        Self { shape, format, bytes: bytes.repeat(times), scales: Some(scales) }
+    }
+
+    /// # Panics
+    /// Never: what was made above is whole.
+    pub fn stored(&self) -> Stored<'_> {
+        let Shape { rows, cols } = self.shape;
+        let stored = Stored::new(rows, cols, self.format, &self.bytes).expect("whole blocks");
+        match &self.scales {
+            Some(scales) => stored.with_scales(scales.borrow()).expect("a scale for each part"),
+            None => stored,
+        }
+    }
+
+    /// All that a kernel must read of it: codes, scales as f32, zeros as bytes.
+    pub fn num_bytes(&self) -> usize {
+        let scales = self
+            .scales
+            .as_ref()
+            .map_or(0, |scales| 4 * scales.values.len() + scales.zeros.as_ref().map_or(0, Vec::len));
+        self.bytes.len() + scales
+    }
 }
 
 /// One step of `seqs` sequences that each have `context` tokens, the last being new.
@@ -68,6 +117,15 @@ fn inputs(starts: &[usize], tokens: usize, block_size: usize) -> StepInputs {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn matrices_are_whole() {
+        for format in [Format::Bf16, Format::Q4_1, Format::Fp8E4m3, Format::Int4] {
+            let matrix = Matrix::new(format, Shape { rows: 32, cols: 256 });
+            assert!(matrix.stored().dequantize().iter().all(|value| value.abs() < 1.2), "{format}");
+        }
+        assert_eq!(Matrix::new(Format::Int4, Shape { rows: 16, cols: 256 }).num_bytes(), 16 * (128 + 2 * 5));
+    }
 
     #[test]
     fn steps_are_consistent() {

@@ -3,7 +3,9 @@
 mod bound;
 mod fixture;
 mod options;
+mod roofline;
 
 pub use bound::{Bound, Timed};
-pub use fixture::{SHAPES, Shape, decode_inputs, prefill_inputs, weight_bytes};
+pub use fixture::{Matrix, SHAPES, Shape, decode_inputs, prefill_inputs, weight_bytes};
 pub use options::cpu;
+pub use roofline::{Ceilings, Heads, Work};

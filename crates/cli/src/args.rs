@@ -7,7 +7,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 mod bench;
 
-pub use bench::{BenchCommand, BenchLatencyArgs, BenchServeArgs, BenchStartupArgs, BenchThroughputArgs, EndpointName};
+pub use bench::{
+    BenchCommand, BenchDummyArgs, BenchLatencyArgs, BenchServeArgs, BenchStartupArgs, BenchThroughputArgs, EndpointName,
+};
 
 use crate::size::ByteSize;
 
@@ -49,6 +51,10 @@ const MODEL_HELP: &str = "A hub id (owner/name[@revision][:file]), a folder with
 pub struct ModelArgs {
     #[arg(help = MODEL_HELP, env = "TOKENMILL_MODEL")]
     pub model: Option<String>,
+    /// Where weights come from: auto reads the model's files; dummy makes them up from --seed in the shapes of a folder's
+    /// config.json, to measure a model that is not here.
+    #[arg(long, env = "TOKENMILL_LOAD_FORMAT", value_enum, default_value_t = LoadFormat::Auto)]
+    pub load_format: LoadFormat,
     /// Where to run: auto takes the first GPU that works, else the CPU; cuda:N is the N-th GPU; reference is the specification
     /// that the kernels are tested against: exact, in f32, slow.
     #[arg(
@@ -110,7 +116,7 @@ pub struct ModelArgs {
     #[arg(long, env = "TOKENMILL_SCHEDULING_POLICY", value_enum, default_value_t = SchedulingPolicy::Fcfs,
           help_heading = "Scheduling")]
     pub scheduling_policy: SchedulingPolicy,
-    /// Seed of requests that bring none; random when left out.
+    /// Seed of requests that bring none, random when left out; and of dummy weights, 0 when left out.
     #[arg(long, env = "TOKENMILL_SEED", value_name = "N", help_heading = "Scheduling")]
     pub seed: Option<u64>,
     /// A TOML file with options by their long names, as in `port = 9000`; the command line and the environment win.
@@ -254,6 +260,12 @@ impl std::str::FromStr for Device {
                 .ok_or_else(|| format!("a device is auto, cpu, cuda, cuda:N or reference, not {name:?}")),
         }
     }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LoadFormat {
+    Auto,
+    Dummy,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -15,7 +15,7 @@ use runner::{MemoryPlan, ModelRunner, RunnerOptions};
 use tensor::{Backend, KvDtype};
 use weights::Checkpoint;
 
-use crate::args::{Device, KvCacheDtype, ModelArgs, SchedulingPolicy};
+use crate::args::{Device, KvCacheDtype, LoadFormat, ModelArgs, SchedulingPolicy};
 use crate::progress::Bar;
 use crate::text_side::text_model;
 
@@ -66,7 +66,10 @@ fn find(model: Option<&str>) -> Result<ModelFiles> {
 }
 
 fn open(path: &Path, args: &ModelArgs) -> Result<Checkpoint> {
-    let checkpoint = Checkpoint::open(path)?;
+    let checkpoint = match args.load_format {
+        LoadFormat::Auto => Checkpoint::open(path)?,
+        LoadFormat::Dummy => Checkpoint::dummy(path, args.seed.unwrap_or(0))?,
+    };
     Ok(match args.quantization {
         Some(scheme) => checkpoint.with_quantization(scheme)?,
         None => checkpoint,

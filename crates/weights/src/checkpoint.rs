@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 
 use quant::{Format, OwnedScales, Scheme, Stored};
 
+use crate::dummy::Dummy;
 use crate::error::InFile;
 use crate::gguf::Gguf;
 use crate::hf::HfFolder;
 use crate::{ModelConfig, Problem, RopeConfig, TextSource, WeightsError};
 
-/// A `.gguf` file, a `.safetensors` file beside its `config.json`, or a folder as the hub lays it out.
+/// A `.gguf` file, a `.safetensors` file beside its `config.json`, a folder as the hub lays it out, or weights made up.
 ///
 /// Tensor names are those of Hugging Face (`model.layers.0.self_attn.q_proj.weight`) for every source, and so is the
 /// order of rows.
@@ -24,6 +25,7 @@ pub struct Checkpoint {
 enum Source {
     Gguf(Gguf),
     Hf(HfFolder),
+    Dummy(Dummy),
 }
 
 /// A matrix `[rows, cols]`; a vector has one row, and the leading dimensions of an expert stack are folded into rows.
@@ -51,20 +53,26 @@ impl Checkpoint {
     pub fn open(path: &Path) -> Result<Self, WeightsError> {
         let metadata = std::fs::metadata(path).in_file(path)?;
         let extension = path.extension().and_then(|extension| extension.to_str());
-        let source = match extension {
-            _ if metadata.is_dir() => Source::Hf(HfFolder::open(path)?),
-            Some("gguf") => Source::Gguf(Gguf::open(path)?),
-            Some("safetensors") => Source::Hf(HfFolder::open_file(path)?),
+        let (source, config) = match extension {
+            _ if metadata.is_dir() => hf(HfFolder::open(path)?)?,
+            Some("gguf") => {
+                let gguf = Gguf::open(path)?;
+                let config = gguf.config().in_file(path)?;
+                (Source::Gguf(gguf), config)
+            }
+            Some("safetensors") => hf(HfFolder::open_file(path)?)?,
             _ => {
                 let sentence = "is neither a .gguf file, a .safetensors file nor a folder with a config.json";
                 return Err(Problem::malformed(sentence).at(path));
             }
         };
-        let config = match &source {
-            Source::Gguf(gguf) => gguf.config().in_file(path)?,
-            Source::Hf(folder) => folder.config()?,
-        };
         Ok(Self { path: path.to_owned(), source, config, quantization: None })
+    }
+
+    /// The model that `folder`'s `config.json` describes, with weights made up from `seed`; its weights' files are not looked at.
+    pub fn dummy(folder: &Path, seed: u64) -> Result<Self, WeightsError> {
+        let (dummy, config) = Dummy::open(folder, seed)?;
+        Ok(Self { path: folder.to_owned(), source: Source::Dummy(dummy), config, quantization: None })
     }
 
     pub fn config(&self) -> &ModelConfig {
@@ -101,6 +109,7 @@ impl Checkpoint {
         match &self.source {
             Source::Gguf(gguf) => gguf.has(name),
             Source::Hf(folder) => folder.has(name),
+            Source::Dummy(dummy) => dummy.has(name),
         }
     }
 
@@ -109,6 +118,7 @@ impl Checkpoint {
         match &self.source {
             Source::Gguf(gguf) => gguf.tensor(name, &self.config).in_file(&self.path),
             Source::Hf(folder) => folder.tensor(name),
+            Source::Dummy(dummy) => dummy.tensor(name),
         }
     }
 
@@ -117,6 +127,7 @@ impl Checkpoint {
         match &self.source {
             Source::Gguf(gguf) => gguf.text_source().in_file(&self.path),
             Source::Hf(folder) => folder.text_source(),
+            Source::Dummy(dummy) => dummy.text_source(),
         }
     }
 
@@ -125,6 +136,7 @@ impl Checkpoint {
         match &self.source {
             Source::Gguf(gguf) => gguf.total_bytes(),
             Source::Hf(folder) => folder.total_bytes(),
+            Source::Dummy(dummy) => dummy.total_bytes(),
         }
     }
 
@@ -133,6 +145,13 @@ impl Checkpoint {
         match &self.source {
             Source::Gguf(gguf) => gguf.release(),
             Source::Hf(folder) => folder.release(),
+            // It was never held.
+            Source::Dummy(_) => {}
         }
     }
+}
+
+fn hf(folder: HfFolder) -> Result<(Source, ModelConfig), WeightsError> {
+    let config = folder.config()?;
+    Ok((Source::Hf(folder), config))
 }

@@ -6,6 +6,7 @@
 mod bytes;
 mod checkpoint;
 mod config;
+mod dummy;
 mod error;
 mod gguf;
 mod hf;
@@ -15,6 +16,7 @@ mod yarn;
 
 pub use checkpoint::{Checkpoint, Tensor};
 pub use config::{ModelConfig, RopeConfig, RopeScaling};
+pub use dummy::export as export_dummy;
 pub use error::{Problem, WeightsError};
 pub use text_source::{ChatTemplateSource, GgufVocab, SpecialTokens, TextSource, TokenizerSource};
 pub use yarn::Yarn;

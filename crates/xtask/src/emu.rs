@@ -108,8 +108,9 @@ pub fn build(root: &Path, sanitizer: Option<Sanitizer>) -> Result<PathBuf> {
     let build = Build { sanitizer };
     let folder = build.folder(root);
     let compiler = Compiler::find(root, &folder)?;
-    let kernels = kernel_objects(&compiler, build, "kernels/cuda", "kernel")?;
-    let objects: Vec<Object> = emulator_objects(&compiler, build)?.into_iter().chain(kernels).collect();
+    let mut objects = emulator_objects(&compiler, build)?;
+    objects.extend(kernel_objects(&compiler, build, "kernels/cuda", "kernel")?);
+    objects.extend(kernel_objects(&compiler, build, "kernels/cuda/conformance", "conformance")?);
     compiler.compile(&objects)?;
     let flags = ["-shared", "-Wl,-soname,libcuda.so.1"].into_iter().chain(build.link_flags().iter().copied());
     compiler.link(&objects, &flags.collect::<Vec<_>>(), LIBRARY)?;

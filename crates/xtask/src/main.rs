@@ -1,8 +1,9 @@
-//! The project's own commands: `cargo xtask check`, `tidy`, `sim` and `emu`. Not part of the product.
+//! The project's own commands: `cargo xtask check`, `tidy`, `sim`, `emu`, `pack` and more. Not part of the product.
 
 mod check;
 mod emu;
 mod mutants;
+mod pack;
 mod simulate;
 mod tidy;
 
@@ -35,6 +36,15 @@ enum Command {
     Kernels,
     /// Break each CUDA kernel in one place at a time, and see that its tests notice.
     Mutants,
+    /// Build and gather what `gpu-check` needs on a machine with a GPU, into target/gpu-check.
+    Pack {
+        /// GPU architectures to compile for.
+        #[arg(long, default_value = "90a")]
+        archs: String,
+        /// A model's file to take along.
+        #[arg(long)]
+        model: Option<PathBuf>,
+    },
     /// Run the house rules alone.
     Tidy,
     /// Replay one seed of the simulator, with its trace.
@@ -73,6 +83,7 @@ fn run(command: Command) -> Result<bool> {
         Command::Check { only, .. } => check::run(&root(), &only),
         Command::Kernels => check::run(&root(), &["kernels".to_owned()]),
         Command::Mutants => mutants::run(&root()),
+        Command::Pack { archs, model } => pack::run(&root(), &archs, model.as_deref()).map(|()| true),
         Command::Tidy => Ok(tidy::run(&root())?.failed == 0),
         Command::Sim { seed, depth } => simulate::replay(&root(), seed, depth),
         Command::Emu { sanitize, test: true } => Ok(emu::test(&root(), sanitize)?.failed == 0),

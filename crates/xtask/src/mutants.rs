@@ -1,11 +1,12 @@
 //! `cargo xtask mutants`: breaks each CUDA kernel in one place at a time, and shows that its tests notice.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
 
+use crate::check::Built;
 use crate::emu::{self, Sanitizer};
 
 /// One mistake.
@@ -114,15 +115,16 @@ const MUTANTS: &[Mutant] = &[
 pub fn run(root: &Path) -> Result<bool> {
     let tree = root.join("target/mutants");
     copy_kernels(root, &tree)?;
-    let tests = tests(root)?;
-    ensure!(passes(&tree, &tests, None)?, "the tests fail without any mistake");
+    let built = Built::of(root)?;
+    let tests = &built.library_tests("kernels")?.path;
+    ensure!(passes(&tree, tests, None)?, "the tests fail without any mistake");
     let mut missed = 0;
     for mutant in MUTANTS {
         let path = tree.join("kernels/cuda").join(mutant.file);
         let source = fs::read_to_string(&path)?;
         ensure!(source.contains(mutant.from), "{} has no {:?}", mutant.file, mutant.from);
         fs::write(&path, source.replacen(mutant.from, mutant.to, 1))?;
-        let survived = passes(&tree, &tests, mutant.sanitizer);
+        let survived = passes(&tree, tests, mutant.sanitizer);
         fs::write(&path, source)?;
         let survived = survived?;
         missed += usize::from(survived);
@@ -136,9 +138,10 @@ pub fn run(root: &Path) -> Result<bool> {
 fn copy_kernels(root: &Path, tree: &Path) -> Result<()> {
     let (from, to) = (root.join("kernels"), tree.join("kernels"));
     fs::create_dir_all(to.join("cuda/include"))?;
+    fs::create_dir_all(to.join("cuda/conformance"))?;
     fs::remove_file(to.join("emu")).ok();
     std::os::unix::fs::symlink(from.join("emu"), to.join("emu"))?;
-    for folder in ["cuda", "cuda/include"] {
+    for folder in ["cuda", "cuda/include", "cuda/conformance"] {
         for entry in fs::read_dir(from.join(folder))? {
             let path = entry?.path();
             if path.is_file() {
@@ -147,17 +150,6 @@ fn copy_kernels(root: &Path, tree: &Path) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// The program of the kernels' tests.
-pub fn tests(root: &Path) -> Result<PathBuf> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let arguments = ["test", "--package", "kernels", "--lib", "--no-run", "--message-format=json"];
-    let output = Command::new(cargo).args(arguments).current_dir(root).output().context("cannot start cargo")?;
-    ensure!(output.status.success(), "the kernels' tests do not compile");
-    let messages = String::from_utf8_lossy(&output.stdout);
-    let program = messages.split("\"executable\":\"").nth(1).and_then(|rest| rest.split('"').next());
-    Ok(Path::new(program.context("cargo names the program that it built")?).to_owned())
 }
 
 /// Whether the kernels of `tree` pass the tests. Kernels that do not compile, or hang, do not.

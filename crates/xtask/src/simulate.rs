@@ -6,16 +6,11 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
-/// The command that runs the simulator with `arguments`.
-pub fn command(root: &Path, arguments: &[String]) -> Command {
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.current_dir(root).args(["run", "--quiet", "--package", "sim", "--"]).args(arguments);
-    command
-}
-
 /// Replays one seed with its trace, at one depth or at both. True when it passes.
 pub fn replay(root: &Path, seed: u64, depth: Option<u32>) -> Result<bool> {
     let mut arguments = vec!["replay".to_owned(), seed.to_string()];
     arguments.extend(depth.map(|depth| depth.to_string()));
-    Ok(command(root, &arguments).status().context("cannot start cargo")?.success())
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root).args(["run", "--quiet", "--package", "sim", "--"]).args(arguments);
+    Ok(command.status().context("cannot start cargo")?.success())
 }

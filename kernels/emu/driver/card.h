@@ -54,6 +54,8 @@ struct Card {
     // What every call returns since a kernel failed.
     Result broken = SUCCESS;
     unsigned long num_launches = 0;
+    // Of all contexts.
+    unsigned long num_launches_ever = 0;
     unsigned long num_allocations = 0;
 
     Memory memory;

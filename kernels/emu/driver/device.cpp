@@ -7,7 +7,7 @@
 
 namespace {
 
-// By the numbers of CUdevice_attribute: a card of compute capability 9.0, but with 4 multiprocessors.
+// By the numbers of CUdevice_attribute: a card like one of compute capability 9.0, but with 4 multiprocessors.
 const std::map<int, int>& attributes() {
     static const std::map<int, int> values = {
         {1, 1024},         // threads per block
@@ -32,8 +32,6 @@ const std::map<int, int>& attributes() {
         {39, 2048},        // threads per multiprocessor
         {40, 3},           // copy engines
         {41, 1},           // unified addresses
-        {75, 9},           // compute capability, major
-        {76, 0},           // compute capability, minor
         {78, 1},           // stream priorities
         {79, 1},           // caches global memory in level 1
         {81, 228 << 10},   // shared memory per multiprocessor
@@ -47,6 +45,17 @@ const std::map<int, int>& attributes() {
 }
 
 constexpr int NUM_ATTRIBUTES = 160;
+constexpr int CAPABILITY_MAJOR = 75;
+constexpr int CAPABILITY_MINOR = 76;
+
+int attribute_value(int attribute) {
+    switch (attribute) {
+        case CAPABILITY_MAJOR: return card().settings.capability_major;
+        case CAPABILITY_MINOR: return card().settings.capability_minor;
+    }
+    const auto found = attributes().find(attribute);
+    return found == attributes().end() ? 0 : found->second;
+}
 
 Result check_device(int device) {
     const std::lock_guard<std::recursive_mutex> lock(card().mutex);
@@ -71,7 +80,7 @@ DRIVER_API cuInit(unsigned flags) {
 }
 
 DRIVER_API cuDriverGetVersion(int* version) {
-    *version = 13000;
+    *version = Settings::from_environment().driver_version;
     return SUCCESS;
 }
 
@@ -111,8 +120,7 @@ DRIVER_API cuDeviceGetAttribute(int* value, int attribute, int device) {
     if (attribute <= 0 || attribute >= NUM_ATTRIBUTES) {
         return INVALID_VALUE;
     }
-    const auto found = attributes().find(attribute);
-    *value = found == attributes().end() ? 0 : found->second;
+    *value = attribute_value(attribute);
     return check_device(device);
 }
 

@@ -1,5 +1,6 @@
 // Entry points that launch kernels. What a launch asks for is checked when it is made; what its arguments point at, when
 // it runs, for that is when memory must be there: also at every replay of a graph.
+#include <climits>
 #include <cstdio>
 #include <cstring>
 
@@ -56,7 +57,8 @@ Result break_context(Result code, const std::string& why) {
 
 Result run(const emu::Kernel& kernel, const emu::Launch& shape, Arguments& arguments) {
     Card& of = card();
-    if (++of.num_launches == of.settings.failing_launch) {
+    const bool dead = ++of.num_launches_ever >= of.settings.deadly_launch.value_or(ULONG_MAX);
+    if (++of.num_launches == of.settings.failing_launch || dead) {
         return break_context(LAUNCH_FAILED, std::string(kernel.name) + ": this launch was told to fail");
     }
     if (const unsigned wild = arguments.first_wild(); wild < kernel.num_parameters) {

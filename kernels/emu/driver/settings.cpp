@@ -22,13 +22,25 @@ unsigned long number(const char* name, const char* value, const char* digits) {
     return parsed;
 }
 
+// Reads MAJOR.MINOR.
+void read_version(const char* name, int& major, int& minor) {
+    if (const char* const value = getenv(name)) {
+        char rest = '\0';
+        if (sscanf(value, "%d.%d%c", &major, &minor, &rest) != 2 || major < 0 || minor < 0) {
+            refuse(name, value, "MAJOR.MINOR");
+        }
+    }
+}
+
 void read_failure(Settings& settings, const char* name, const char* value) {
     if (strncmp(value, "launch:", 7) == 0) {
         settings.failing_launch = number(name, value, value + 7);
     } else if (strncmp(value, "alloc:", 6) == 0) {
         settings.failing_allocation = number(name, value, value + 6);
+    } else if (strncmp(value, "dies:", 5) == 0) {
+        settings.deadly_launch = number(name, value, value + 5);
     } else {
-        refuse(name, value, "launch:N or alloc:N");
+        refuse(name, value, "launch:N, alloc:N or dies:N");
     }
 }
 
@@ -38,6 +50,11 @@ Settings Settings::from_environment() {
     Settings settings;
     const char* const no_device = getenv("TOKENMILL_EMU_NO_DEVICE");
     settings.no_device = no_device != nullptr && strcmp(no_device, "0") != 0;
+    read_version("TOKENMILL_EMU_CAPABILITY", settings.capability_major, settings.capability_minor);
+    int cuda_major = settings.driver_version / 1000;
+    int cuda_minor = settings.driver_version % 1000 / 10;
+    read_version("TOKENMILL_EMU_DRIVER", cuda_major, cuda_minor);
+    settings.driver_version = cuda_major * 1000 + cuda_minor * 10;
     if (const char* const memory = getenv("TOKENMILL_EMU_MEMORY")) {
         settings.memory_bytes = number("TOKENMILL_EMU_MEMORY", memory, memory);
     }

@@ -20,6 +20,8 @@ const NO_KERNELS: &str = "this binary was built without CUDA kernels; run `cargo
 const OLDEST: (i32, i32) = (8, 0);
 /// Shared memory that a launch may ask for: every architecture since the oldest grants a block this much.
 const SHARED_BYTES: i32 = 96 << 10;
+/// The CUDA version that the kernels are compiled with: older drivers do not know its images.
+const CUDA_VERSION: i32 = 13_000;
 
 /// A device that is ready to launch.
 pub(super) struct Device {
@@ -38,6 +40,7 @@ impl Device {
         if !unsafe { sys::is_culib_present() } {
             return Err(refused("no NVIDIA driver (libcuda.so.1) is on this machine"));
         }
+        check_driver()?;
         let opened = |error: DriverError| refused(format!("GPU {ordinal} cannot be opened: {}", name(error.0)));
         let context = CudaContext::new(ordinal).map_err(opened)?;
         let capability = context.compute_capability().map_err(opened)?;
@@ -126,6 +129,19 @@ impl Device {
         // SAFETY: as above, in the stream's order.
         unsafe { memcpy_dtod_async(to, from, bytes, self.stream.cu_stream()) }.map_err(|error| failed(error, "a copy"))
     }
+}
+
+fn check_driver() -> Result<(), DeviceError> {
+    let mut version = 0;
+    // SAFETY: the driver writes one number, and may be asked before anything else.
+    let asked = unsafe { sys::cuDriverGetVersion(&mut version) };
+    if asked != CUresult::CUDA_SUCCESS || version < CUDA_VERSION {
+        let (major, minor) = (version / 1000, version % 1000 / 10);
+        return Err(refused(format!(
+            "the NVIDIA driver knows CUDA {major}.{minor}; the kernels need 13.0 (driver 580) or newer"
+        )));
+    }
+    Ok(())
 }
 
 fn load(context: &Arc<CudaContext>) -> Result<HashMap<&'static str, CudaFunction>, DeviceError> {

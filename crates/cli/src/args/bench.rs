@@ -17,6 +17,8 @@ pub enum BenchCommand {
     Latency(BenchLatencyArgs),
     /// Start `tokenmill serve` as a process of its own, and time it until it is healthy.
     Startup(BenchStartupArgs),
+    /// Write the weights of --load-format dummy to a folder, for other engines to load.
+    Dummy(BenchDummyArgs),
 }
 
 #[derive(Args, Debug)]
@@ -102,17 +104,17 @@ pub struct BenchThroughputArgs {
 pub struct BenchLatencyArgs {
     #[command(flatten)]
     pub model: ModelArgs,
-    /// Tokens in each prompt.
-    #[arg(long, value_name = "N", default_value_t = 32, help_heading = "Load")]
-    pub input_len: u32,
+    /// Tokens in each prompt; several numbers are a sweep.
+    #[arg(long, value_name = "N[,N...]", default_value = "32", value_delimiter = ',', help_heading = "Load")]
+    pub input_len: Vec<u32>,
     /// Tokens in each answer.
     #[arg(long, value_name = "N", default_value_t = 128, help_heading = "Load",
           value_parser = clap::value_parser!(u32).range(1..))]
     pub output_len: u32,
-    /// Requests in the batch.
-    #[arg(long, value_name = "N", default_value_t = 8, help_heading = "Load",
+    /// Requests in the batch; several numbers are a sweep.
+    #[arg(long, value_name = "N[,N...]", default_value = "8", value_delimiter = ',', help_heading = "Load",
           value_parser = clap::value_parser!(u32).range(1..))]
-    pub batch_size: u32,
+    pub batch_size: Vec<u32>,
     /// Batches to measure.
     #[arg(long, value_name = "N", default_value_t = 10, help_heading = "Load",
           value_parser = clap::value_parser!(u32).range(1..))]
@@ -139,6 +141,17 @@ pub struct BenchStartupArgs {
     /// Options of `tokenmill serve`, after `--`; the model among them.
     #[arg(last = true, value_name = "SERVE OPTIONS")]
     pub serve: Vec<String>,
+}
+
+#[derive(Args, Debug)]
+pub struct BenchDummyArgs {
+    /// A folder with a config.json.
+    pub model: PathBuf,
+    /// The folder to write.
+    pub out: PathBuf,
+    /// Seed of the weights.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -1,5 +1,6 @@
 //! `tokenmill bench`: honest figures, with a file per thing that is measured.
 
+mod dummy;
 mod latency;
 mod offline;
 mod serve;
@@ -20,6 +21,7 @@ pub fn run(command: &BenchCommand) -> Result<()> {
         BenchCommand::Throughput(args) => throughput::run(args),
         BenchCommand::Latency(args) => latency::run(args),
         BenchCommand::Startup(args) => startup::run(args),
+        BenchCommand::Dummy(args) => dummy::run(args),
     }
 }
 

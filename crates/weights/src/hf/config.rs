@@ -84,7 +84,7 @@ pub(super) fn read_quantization(folder: &Path) -> Result<Option<Quantization>, W
     storage.quantization_config.as_ref().map(Quantization::read).transpose().in_file(&path)
 }
 
-pub(super) fn read(folder: &Path) -> Result<ModelConfig, WeightsError> {
+pub(crate) fn read(folder: &Path) -> Result<ModelConfig, WeightsError> {
     let path = folder.join("config.json");
     let generation: Option<Generation> = json::parse_optional(&folder.join("generation_config.json"))?;
     let written: Written = json::parse(&path)?;

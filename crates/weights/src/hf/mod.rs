@@ -14,6 +14,9 @@ use crate::{ModelConfig, Problem, Tensor, TextSource, WeightsError};
 use quantization::Quantization;
 use shards::Shards;
 
+pub(crate) use config::read as read_config;
+pub(crate) use text::read as read_text;
+
 /// What a module calls its matrix.
 const WEIGHT: &str = ".weight";
 

@@ -41,7 +41,7 @@ struct Named {
     template: String,
 }
 
-pub(super) fn read(folder: &Path) -> Result<TextSource, WeightsError> {
+pub(crate) fn read(folder: &Path) -> Result<TextSource, WeightsError> {
     let path = folder.join("tokenizer.json");
     let tokenizer_json = json::bytes(&path)?;
     let written: Written = json::parse_optional(&folder.join("tokenizer_config.json"))?.unwrap_or_default();

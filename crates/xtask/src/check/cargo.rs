@@ -1,12 +1,12 @@
 //! The parts that are cargo's own: format, lints, compiling, tests.
 
-use std::process::{Command, Stdio};
+use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
-use super::command;
-use super::skipped;
-use super::{Context, Counts};
+use super::built::Program;
+use super::{Context, Counts, command, goldens, skipped};
 
 pub(super) fn fmt(context: &Context) -> Result<Counts> {
     one(&mut context.cargo(&["fmt", "--all", "--check"]))
@@ -17,7 +17,7 @@ pub(super) fn clippy(context: &Context) -> Result<Counts> {
 }
 
 pub(super) fn build(context: &Context) -> Result<Counts> {
-    one(&mut context.cargo(&["test", "--quiet", "--workspace", "--lib", "--bins", "--tests", "--no-run"]))
+    Ok(Counts::one(context.built().map_err(|error| println!("{error:#}")).is_ok()))
 }
 
 /// A command that is one check: it succeeds or fails.
@@ -25,56 +25,73 @@ fn one(command: &mut Command) -> Result<Counts> {
     Ok(Counts::one(command::run(command)?.status.success()))
 }
 
-/// All tests but those of whole models, which run once per instruction set.
+/// All tests but those of whole models, which run once per instruction set. As many harnesses run at a time as there are cores,
+/// and each is shown when it ends.
 pub(super) fn tests(context: &Context) -> Result<Counts> {
-    let packages = ["--workspace", "--exclude", "tests"];
-    if has_nextest(context) {
-        let arguments = [&["nextest", "run", "--no-fail-fast"][..], &packages].concat();
-        return counted(context, &mut context.cargo(&arguments));
-    }
-    let arguments = [&["test", "--no-fail-fast", "--lib", "--bins", "--tests"][..], &packages].concat();
-    counted(context, &mut context.cargo(&arguments))
+    let harnesses: Vec<_> = context.built()?.tests().filter(|program| program.package != goldens::PACKAGE).collect();
+    skipped::clear(context)?;
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut counts = Counts::default();
+        while let Some(harness) = harnesses.get(next.fetch_add(1, Ordering::Relaxed)) {
+            counts.merge(one_harness(context, harness)?);
+        }
+        Ok(counts)
+    };
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut counts = Counts::default();
+    std::thread::scope(|scope| -> Result<()> {
+        let threads: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+        let mut ended = threads.into_iter().map(|thread| thread.join().expect("no harness's reader panics"));
+        ended.try_for_each(|worked: Result<Counts>| worked.map(|more| counts.merge(more)))
+    })?;
+    counts.move_to_skipped(skipped::count(context)?);
+    Ok(counts)
 }
 
-fn has_nextest(context: &Context) -> bool {
-    let mut command = context.cargo(&["nextest", "--version"]);
-    command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+fn one_harness(context: &Context, harness: &Program) -> Result<Counts> {
+    let mut command = harness.command();
+    prepare(context, &mut command);
+    let output = command.output().with_context(|| format!("cannot start {}", harness.path.display()))?;
+    let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+    println!("-- {} {}\n{}", harness.package, harness.target, text.trim_end());
+    Ok(outcome(&text, output.status.success()))
+}
+
+/// Tells a harness where the default model and the emulator are.
+fn prepare(context: &Context, command: &mut Command) {
+    super::model::name_to(context, command);
+    super::emulator::offer(context, command);
 }
 
 /// Runs a test harness and counts what it says. A harness that fails without a failed test counts as one.
 pub(super) fn counted(context: &Context, command: &mut Command) -> Result<Counts> {
     skipped::clear(context)?;
-    super::model::name_to(context, command);
-    super::emulator::offer(context, command);
+    prepare(context, command);
     let output = command::run(command)?;
-    let mut counts = totals(&output.text);
-    if !output.status.success() && counts.failed == 0 {
-        counts.failed = 1;
-    }
+    let mut counts = outcome(&output.text, output.status.success());
     counts.move_to_skipped(skipped::count(context)?);
     Ok(counts)
 }
 
-/// The counts of all runs in `text`. Nextest shows the harness of each test that failed: where it sums up, only that counts.
-fn totals(text: &str) -> Counts {
-    let is_nextest = text.lines().any(|line| line.trim_start().starts_with("Summary ["));
-    let lines = text.lines().filter(|line| !is_nextest || line.trim_start().starts_with("Summary ["));
-    lines.filter_map(summary).fold(Counts::default(), |mut sum, line| {
-        sum.merge(line);
-        sum
-    })
+/// The counts of all runs in `text`, and a failure where the harness itself did not end well.
+fn outcome(text: &str, succeeded: bool) -> Counts {
+    let mut counts = Counts::default();
+    text.lines().filter_map(summary).for_each(|line| counts.merge(line));
+    if !succeeded && counts.failed == 0 {
+        counts.failed = 1;
+    }
+    counts
 }
 
-/// The counts in a line that sums up a run: cargo's `test result: ok. 4 passed; 0 failed; 1 ignored; ...`, or nextest's
-/// `Summary [ 1.2s] 5 tests run: 4 passed (1 slow), 1 failed, 0 skipped`.
+/// The counts in a line that sums up a run: `test result: ok. 4 passed; 0 failed; 1 ignored; ...`.
 fn summary(line: &str) -> Option<Counts> {
-    let line = line.trim_start();
-    let rest = line.strip_prefix("test result:").or_else(|| line.strip_prefix("Summary ["))?;
+    let rest = line.trim_start().strip_prefix("test result:")?;
     let words: Vec<&str> = rest.split([' ', ';', ',']).filter(|word| !word.is_empty()).collect();
     let before =
         |word: &str| words.windows(2).find(|pair| pair[1] == word).and_then(|pair| pair[0].parse::<u64>().ok());
     let count = |word: &str| before(word).unwrap_or(0);
-    Some(Counts { passed: count("passed"), failed: count("failed"), skipped: count("ignored") + count("skipped") })
+    Some(Counts { passed: count("passed"), failed: count("failed"), skipped: count("ignored") })
 }
 
 #[cfg(test)]
@@ -82,15 +99,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_failure_that_nextest_quotes_counts_once() {
-        let text = "    test result: FAILED. 0 passed; 1 failed; 0 ignored\n  Summary [ 1.0s] 9 tests run: 8 passed, 1 failed\n";
-        assert_eq!(totals(text), Counts { passed: 8, failed: 1, skipped: 0 });
+    fn a_harness_that_dies_counts_as_a_failure() {
         let text = "test result: ok. 4 passed; 0 failed; 0 ignored\ntest result: ok. 2 passed; 0 failed; 1 ignored\n";
-        assert_eq!(totals(text), Counts { passed: 6, failed: 0, skipped: 1 });
+        assert_eq!(outcome(text, true), Counts { passed: 6, failed: 0, skipped: 1 });
+        assert_eq!(outcome(text, false), Counts { passed: 6, failed: 1, skipped: 1 });
+        assert_eq!(outcome("test result: FAILED. 0 passed; 2 failed", false).failed, 2);
     }
 
     #[test]
-    fn both_harnesses_are_counted() {
+    fn summaries_are_read() {
         let counts = |passed, failed, skipped| Some(Counts { passed, failed, skipped });
         for (line, expected) in [
             (
@@ -98,7 +115,6 @@ mod tests {
                 counts(4, 0, 1),
             ),
             ("test result: FAILED. 3 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out", counts(3, 2, 0)),
-            ("     Summary [   1.234s] 34 tests run: 33 passed (1 slow), 1 failed, 2 skipped", counts(33, 1, 2)),
             ("test a::b ... ok", None),
             ("", None),
         ] {

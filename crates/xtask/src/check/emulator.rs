@@ -1,13 +1,15 @@
 //! The CUDA kernels on the emulator: its own tests, then the kernels' tests in other orders of lanes and under sanitizers. (The plain
 //! order is part of all tests, which find the emulator by themselves.)
 
+use std::path::Path;
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
+use serde_json::Value;
 
-use super::{Context, Counts, cargo};
+use super::{Context, Counts, cargo, command};
 use crate::emu::{self, Sanitizer};
-use crate::mutants;
+use crate::pack::{self, Programs};
 
 const ALL: &[&str] = &["cuda::tests"];
 /// Under the thread sanitizer all tests would take minutes: one with every matmul's tile and one with all of attention.
@@ -17,20 +19,46 @@ pub(super) fn run(context: &Context) -> Result<Counts> {
     let mut counts = emu::test(&context.root, None)?;
     let folder = emu::build(&context.root, None)?;
     // The program itself: a sanitizer shall watch it, and not cargo.
-    let program = mutants::tests(&context.root)?;
+    let program = context.built()?.library_tests("kernels")?;
     for order in ["reverse", "random"] {
         println!("-- lanes in {order} order");
-        let mut command = context.command(&program);
+        let mut command = program.command();
         command.args(ALL).env("LD_LIBRARY_PATH", &folder).env("TOKENMILL_EMU_ORDER", order);
         counts.merge(cargo::counted(context, &mut command)?);
     }
     for (sanitizer, names) in [(Sanitizer::Address, ALL), (Sanitizer::Thread, UNDER_THREADS)] {
         println!("-- {sanitizer:?} sanitizer");
         let folder = emu::build(&context.root, Some(sanitizer))?;
-        let mut command = context.command(&program);
+        let mut command = program.command();
         emu::watch(sanitizer, &folder, command.args(names))?;
         counts.merge(cargo::counted(context, &mut command)?);
     }
+    counts.merge(gpu_check(context, &folder)?);
+    Ok(counts)
+}
+
+/// The command for machines with a GPU, on shapes for the emulator: each of its steps counts.
+fn gpu_check(context: &Context, emulator: &Path) -> Result<Counts> {
+    let (built, pack) = (context.built()?, context.target().join("gpu-check-tiny"));
+    std::fs::remove_dir_all(&pack).ok();
+    let programs = Programs {
+        tokenmill: &built.binary("tokenmill")?.path,
+        gpu_check: &built.binary("benches")?.path,
+        kernels_tests: &built.library_tests("kernels")?.path,
+    };
+    pack::lay_out(&context.root, &programs, &pack, |from, to| std::os::unix::fs::symlink(from, to))?;
+    let mut command = context.command(pack.join("gpu-check"));
+    command.arg("--tiny").arg("--beside").arg(&pack).arg("--out").arg(pack.join("out"));
+    let ended = command::run(command.env("LD_LIBRARY_PATH", emulator))?.status;
+    let record: Value = serde_json::from_slice(&std::fs::read(pack.join("out/gpu-check.json"))?)?;
+    let mut counts = Counts::default();
+    for step in record["steps"].as_array().into_iter().flatten() {
+        match step["outcome"].as_str() {
+            Some("skipped") => counts.skipped += 1,
+            outcome => counts.add(outcome == Some("passed")),
+        }
+    }
+    ensure!(ended.success() == (counts.failed == 0), "gpu-check ended with {ended}");
     Ok(counts)
 }
 

@@ -4,7 +4,9 @@ use anyhow::Result;
 
 use super::{Context, Counts, cargo};
 
-/// Runs package `tests` for each instruction set; one that the processor lacks is counted as skipped.
+pub(super) const PACKAGE: &str = "tests";
+
+/// Runs [`PACKAGE`] for each instruction set; one that the processor lacks is counted as skipped.
 pub(super) fn run(context: &Context) -> Result<Counts> {
     let mut counts = Counts::default();
     for (isa, here) in instruction_sets() {
@@ -14,12 +16,15 @@ pub(super) fn run(context: &Context) -> Result<Counts> {
             continue;
         }
         println!("-- {isa}");
-        let mut command = context.cargo(&["test", "--no-fail-fast", "--package", "tests"]);
-        if counts.passed + counts.failed > 0 {
-            // The reference backend and GPUs have none of these instruction sets: once is enough.
-            command.args(["--", "--skip", "on_the_reference_backend"]).env("TOKENMILL_TEST_GPU", "off");
+        let is_first = counts.passed + counts.failed == 0;
+        for program in context.built()?.tests().filter(|program| program.package == PACKAGE) {
+            let mut command = program.command();
+            if !is_first {
+                // The reference backend and GPUs have none of these instruction sets: once is enough.
+                command.args(["--skip", "on_the_reference_backend"]).env("TOKENMILL_TEST_GPU", "off");
+            }
+            counts.merge(cargo::counted(context, command.env("TOKENMILL_ISA", isa))?);
         }
-        counts.merge(cargo::counted(context, command.env("TOKENMILL_ISA", isa))?);
     }
     Ok(counts)
 }

@@ -2,6 +2,7 @@
 //!
 //! A part that fails does not stop the later ones; only what does not compile ends the run.
 
+mod built;
 mod cargo;
 mod clients;
 mod command;
@@ -16,10 +17,12 @@ mod skipped;
 mod venv;
 
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::Instant;
 
 use anyhow::{Result, bail};
 
+pub(crate) use built::Built;
 pub use report::Counts;
 use report::{Ended, PartReport};
 
@@ -57,11 +60,20 @@ const BUILD: &str = "build";
 /// What parts share.
 pub(crate) struct Context {
     root: PathBuf,
+    built: OnceLock<Built>,
 }
 
 impl Context {
     fn target(&self) -> PathBuf {
         self.root.join("target")
+    }
+
+    /// What the workspace compiles to; compiled once, at the first call.
+    fn built(&self) -> Result<&Built> {
+        match self.built.get() {
+            Some(built) => Ok(built),
+            None => Built::of(&self.root).map(|built| self.built.get_or_init(|| built)),
+        }
     }
 }
 
@@ -78,7 +90,7 @@ pub fn run(root: &Path, only: &[String]) -> Result<bool> {
     if let Some(unknown) = only.iter().find(|name| PARTS.iter().all(|part| part.name != **name)) {
         bail!("there is no part {unknown}; `cargo xtask check --list` names them");
     }
-    let context = Context { root: root.to_owned() };
+    let context = Context { root: root.to_owned(), built: OnceLock::new() };
     let mut reports = Vec::new();
     for part in PARTS.iter().filter(|part| only.is_empty() || only.iter().any(|name| name == part.name)) {
         println!("\n==== {}: {}", part.name, part.about);

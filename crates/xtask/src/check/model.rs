@@ -11,16 +11,16 @@ use super::{Context, Counts};
 /// Tests read the model's path from here.
 const VARIABLE: &str = "TOKENMILL_TEST_MODEL";
 
-/// Builds the binary and pulls the default model into the cache; its path is kept for the parts that follow. A file that
+/// Pulls the default model into the cache; its path is kept for the parts that follow. A file that
 /// was named from outside is taken instead.
 pub(super) fn fetch(context: &Context) -> Result<Counts> {
     if let Some(path) = given() {
         println!("{VARIABLE} names {}", path.display());
         return Ok(Counts::one(path.is_file()));
     }
-    let mut pull = context.cargo(&["run", "--quiet", "--package", "tokenmill", "--", "pull"]);
     println!("$ tokenmill pull");
-    let output = pull.stderr(Stdio::inherit()).output().context("cannot start cargo")?;
+    let mut pull = context.command(&context.built()?.binary("tokenmill")?.path);
+    let output = pull.arg("pull").stderr(Stdio::inherit()).output().context("cannot start tokenmill")?;
     ensure!(output.status.success(), "tokenmill pull failed; tests of the default model will be skipped");
     let path = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
     ensure!(path.is_file(), "tokenmill pull printed {}, which is no file", path.display());

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use super::{Context, command, model};
+use super::{Context, model};
 
 const READY_WITHIN: Duration = Duration::from_secs(120);
 const GONE_WITHIN: Duration = Duration::from_secs(60);
@@ -24,14 +24,13 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// Builds the binary, serves the default model, and waits until `/readyz` says so.
+    /// Serves the default model, and waits until `/readyz` says so.
     pub fn start(context: &Context) -> Result<Self> {
-        let built = command::run(&mut context.cargo(&["build", "--quiet", "--package", "tokenmill"]))?;
-        ensure!(built.status.success(), "the server does not compile");
+        let program = context.built()?.binary("tokenmill")?;
         let address = free_address()?;
         let log = context.target().join("check-server.log");
         let file = fs::File::create(&log).context("cannot write the server's log")?;
-        let mut serve = context.command(context.target().join("debug/tokenmill"));
+        let mut serve = context.command(&program.path);
         serve.arg("serve").args(model::path(context)).args(["--port", &address.port().to_string()]);
         serve.stdout(file.try_clone()?).stderr(file);
         println!("$ tokenmill serve --port {} (log: {})", address.port(), log.display());
@@ -93,7 +92,7 @@ fn free_address() -> Result<SocketAddr> {
 
 /// The status of a GET request.
 fn get(address: SocketAddr, path: &str) -> Result<u16> {
-    let mut stream = TcpStream::connect_timeout(&address, POLL)?;
+    let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     write!(stream, "GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n")?;
     let mut head = [0; 12];

@@ -5,7 +5,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context as _, Result};
 
 use super::{Context, Counts, cargo};
-use crate::simulate;
 
 const PINNED: &str = "tests/sim/seeds.txt";
 const NUM_FRESH: u64 = 200;
@@ -14,5 +13,5 @@ pub(super) fn run(context: &Context) -> Result<Counts> {
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is before 1970")?;
     let first_fresh = since_1970.as_secs() * 1000;
     let arguments = ["seeds".to_owned(), PINNED.to_owned(), first_fresh.to_string(), NUM_FRESH.to_string()];
-    cargo::counted(context, &mut simulate::command(&context.root, &arguments))
+    cargo::counted(context, context.command(&context.built()?.binary("sim")?.path).args(arguments))
 }

@@ -27,23 +27,37 @@ pub(super) fn start(model: &ModelArgs, num_requests: u32, lengths: Lengths) -> R
     Ok(assembled)
 }
 
+/// How long a batch took.
+#[derive(Clone, Copy)]
+pub(super) struct Elapsed {
+    /// Until every request had its first token.
+    pub first_tokens: Duration,
+    /// Until every request had its last.
+    pub whole: Duration,
+}
+
 /// Runs `num_requests` from their submission to their last token. Prompts are random tokens that no other `round` repeats.
 ///
 /// # Errors
 /// If a request is refused or fails, or its answer is not as long as asked.
-pub(super) fn batch(engine: &EngineHandle, num_requests: u32, lengths: Lengths, round: u32) -> Result<Duration> {
+pub(super) fn batch(engine: &EngineHandle, num_requests: u32, lengths: Lengths, round: u32) -> Result<Elapsed> {
     let requests: Vec<GenerateRequest> =
         (0..num_requests).map(|idx| request(engine, lengths, (u64::from(round) << 32) | u64::from(idx))).collect();
     let started = Instant::now();
-    let responses: Vec<Response> =
+    let mut responses: Vec<Response> =
         requests.into_iter().map(|request| engine.submit(request)).collect::<Result<_, _>>()?;
-    for response in responses {
-        let tokens = wait(response)?;
+    for response in &mut responses {
+        next(response)?;
+    }
+    let first_tokens = started.elapsed();
+    for mut response in responses {
+        while next(&mut response)? {}
+        let tokens = response.usage().completion_tokens;
         if tokens != lengths.output {
             bail!("an answer has {tokens} tokens where {} were asked for", lengths.output);
         }
     }
-    Ok(started.elapsed())
+    Ok(Elapsed { first_tokens, whole: started.elapsed() })
 }
 
 fn request(engine: &EngineHandle, lengths: Lengths, stream: u64) -> GenerateRequest {
@@ -58,12 +72,10 @@ fn request(engine: &EngineHandle, lengths: Lengths, stream: u64) -> GenerateRequ
     request
 }
 
-/// The number of tokens of the answer.
-fn wait(mut response: Response) -> Result<u32> {
-    while let Some(event) = response.blocking_next() {
-        if let Event::Failed(error) = event {
-            return Err(error.into());
-        }
+/// Waits for more of an answer; false at its end.
+fn next(response: &mut Response) -> Result<bool> {
+    match response.blocking_next() {
+        Some(Event::Failed(error)) => Err(error.into()),
+        event => Ok(event.is_some()),
     }
-    Ok(response.usage().completion_tokens)
 }

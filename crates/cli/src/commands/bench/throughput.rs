@@ -21,7 +21,7 @@ pub(super) fn run(args: &BenchThroughputArgs) -> Result<()> {
         0,
     )?;
     let before = Machine::load_average();
-    let elapsed = offline::batch(&assembled.engine, args.num_prompts, lengths, 1)?.as_secs_f64();
+    let elapsed = offline::batch(&assembled.engine, args.num_prompts, lengths, 1)?.whole.as_secs_f64();
     let requests = u64::from(args.num_prompts);
     let (total, output) =
         (requests * u64::from(args.input_len + args.output_len), requests * u64::from(args.output_len));
