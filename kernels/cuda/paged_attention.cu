@@ -1,9 +1,9 @@
 // Attention over a cache of bf16: see include/paged_attention.cuh.
 #include "paged_attention.cuh"
 
-#define INSTANCES(D)                                                                                                               \
-  extern "C" __global__ void __launch_bounds__(THREADS<D>) attend_##D(const Attention p) { attend<__nv_bfloat16, D>(p); }           \
-  extern "C" __global__ void __launch_bounds__(THREADS<D>) attend_span_##D(const Attention p) { attend_span<__nv_bfloat16, D>(p); }
+#define INSTANCES(D) \
+  extern "C" __global__ void __launch_bounds__(THREADS<D>, 2) attend_##D(const Attention p) { attend<__nv_bfloat16, D>(p); } \
+  extern "C" __global__ void __launch_bounds__(THREADS<D>, 2) attend_span_##D(const Attention p) { attend_span<__nv_bfloat16, D>(p); }
 
 INSTANCES(16)
 INSTANCES(32)

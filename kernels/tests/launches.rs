@@ -1,7 +1,7 @@
 //! How many kernels a dense layer takes when it decodes, and that nobody waits between them. The emulator counts for its whole process,
 //! so this test has one of its own.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, unsafe_code)]
 
 use std::ffi::{c_char, c_int, c_void};
 
@@ -25,6 +25,7 @@ const INTERMEDIATE: usize = 448;
 const VOCAB: usize = 64;
 const BLOCK_SIZE: usize = 16;
 
+// SAFETY: as the C library declares them.
 unsafe extern "C" {
     fn dlopen(name: *const c_char, flags: c_int) -> *mut c_void;
     fn dlsym(library: *mut c_void, name: *const c_char) -> *mut c_void;

@@ -34,7 +34,6 @@ fn kernels_of(element: Element, head_dim: usize) -> Option<Kernels> {
         (Element::E4m3, 16) => ("attend_fp8_16", "attend_span_fp8_16"),
         (Element::E4m3, 64) => ("attend_fp8_64", "attend_span_fp8_64"),
         (Element::E4m3, 128) => ("attend_fp8_128", "attend_span_fp8_128"),
-        (Element::E4m3, 256) => ("attend_fp8_256", "attend_span_fp8_256"),
         _ => return None,
     };
     Some(Kernels { attend, attend_span })
@@ -50,7 +49,7 @@ pub(super) fn check(element: Element, head_dim: usize) -> Result<(), String> {
             format!("the CUDA kernels take heads of 16, 32, 64, 80, 96, 128 or 256, not {head_dim}")
         }
         Element::E4m3 => {
-            format!("the CUDA kernels take heads of 16, 64, 128 or 256 from an fp8 KV cache, not {head_dim}; use bf16")
+            format!("the CUDA kernels take heads of 16, 64 or 128 from an fp8 KV cache, not {head_dim}; use bf16")
         }
     })
 }
