@@ -36,7 +36,7 @@ impl Default for EngineConfig {
             default_max_tokens: None,
             max_n: 16,
             max_logprobs: 20,
-            target_step: Duration::from_millis(100),
+            target_step: Duration::from_millis(50),
             step_timeout: Duration::from_secs(60),
         }
     }

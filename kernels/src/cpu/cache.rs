@@ -2,9 +2,11 @@
 //!
 //! ```text
 //!   layer, block, K then V, kv head:
-//!     K  [block_size / 16][D][16]   sixteen tokens side by side, so that a vector is sixteen scores
-//!     V  [block_size][D]            token by token, so that a vector is sixteen dimensions
+//!     K  [block_size / 16][D / P][16] cells of P dimensions   sixteen tokens side by side: a vector is sixteen scores
+//!     V  [block_size / P][D] cells of P tokens                a vector is sixteen dimensions
 //! ```
+//!
+//! A cell is 32 bits: one f32 (P = 1), or two bf16 (P = 2), whose products one instruction adds up.
 
 use tensor::{CacheSpec, KvDtype};
 
@@ -17,6 +19,9 @@ pub struct Cache {
     pub(super) element: Element,
     data: Lines,
 }
+
+/// Bytes of a cell.
+const CELL: usize = 4;
 
 /// Element type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,9 +40,14 @@ impl Element {
     }
 
     pub fn bytes(self) -> usize {
+        CELL / self.per_cell()
+    }
+
+    /// Elements in a cell.
+    pub const fn per_cell(self) -> usize {
         match self {
             Self::Bf16 => 2,
-            Self::F32 => 4,
+            Self::F32 => 1,
         }
     }
 }
@@ -103,36 +113,32 @@ impl Cache {
 }
 
 impl LayerView {
+    /// Cells before a head's.
     fn head(&self, block: usize, kv: usize, head: usize) -> usize {
-        ((block * 2 + kv) * self.num_kv_heads + head) * self.block_size * self.head_dim
+        let elements = ((block * 2 + kv) * self.num_kv_heads + head) * self.block_size * self.head_dim;
+        elements / self.element.per_cell()
     }
 
-    /// Element index of sixteen keys at dimension 0, for the tile that holds `offset` within the block.
+    /// The cells of sixteen keys from dimension 0 on, for the tile that holds `offset` within the block.
     #[inline(always)]
     pub fn key_tile(&self, block: usize, head: usize, offset: usize) -> usize {
-        self.head(block, 0, head) + offset / LANES * LANES * self.head_dim
+        self.head(block, 0, head) + offset / LANES * LANES * self.head_dim / self.element.per_cell()
     }
 
-    /// Element index of one token's value.
+    /// The cells that hold one token's value.
     #[inline(always)]
     pub fn value(&self, block: usize, head: usize, offset: usize) -> usize {
-        self.head(block, 1, head) + offset * self.head_dim
+        self.head(block, 1, head) + offset / self.element.per_cell() * self.head_dim
     }
 
-    /// Sixteen elements from `idx` on.
+    /// Sixteen cells from `idx` on.
     ///
     /// # Safety
     /// They lie within the layer.
     #[inline(always)]
-    pub unsafe fn load<S: Simd, const BF16: bool>(&self, idx: usize) -> S::F {
+    pub unsafe fn load<S: Simd>(&self, idx: usize) -> S::B {
         // SAFETY: as the caller vouches.
-        unsafe {
-            if BF16 {
-                S::load_bf16(self.base.cast::<u16>().add(idx))
-            } else {
-                S::load(self.base.cast::<f32>().add(idx))
-            }
-        }
+        unsafe { S::load_b(self.base.add(idx * CELL)) }
     }
 
     /// Writes one token's key: a lane of the tile's every dimension.
@@ -142,18 +148,19 @@ impl LayerView {
     #[inline(always)]
     pub unsafe fn put_key<S: Simd>(&self, block: usize, head: usize, offset: usize, key: *const f32) {
         let first = self.key_tile(block, head, offset) + offset % LANES;
-        for d in (0..self.head_dim).step_by(LANES) {
-            // SAFETY: as the caller vouches; a head is whole vectors.
-            unsafe {
+        // SAFETY: as the caller vouches; a head is whole vectors.
+        unsafe {
+            let out = self.base.add(first * CELL);
+            for d in (0..self.head_dim).step_by(LANES) {
                 match self.element {
                     Element::Bf16 => {
-                        let mut lanes = [0u16; LANES];
-                        S::store_bf16(lanes.as_mut_ptr(), S::load(key.add(d)));
-                        scatter(self.base.cast::<u16>().add(first + d * LANES), &lanes);
+                        let mut pairs = [0u32; LANES / 2];
+                        S::store_bf16(pairs.as_mut_ptr().cast(), S::load(key.add(d)));
+                        scatter(out.cast::<u32>().add(d / 2 * LANES), &pairs, LANES);
                     }
                     Element::F32 => {
                         let lanes = &*key.add(d).cast::<[f32; LANES]>();
-                        scatter(self.base.cast::<f32>().add(first + d * LANES), lanes);
+                        scatter(out.cast::<f32>().add(d * LANES), lanes, LANES);
                     }
                 }
             }
@@ -166,25 +173,29 @@ impl LayerView {
     /// As for [`LayerView::put_key`].
     #[inline(always)]
     pub unsafe fn put_value<S: Simd>(&self, block: usize, head: usize, offset: usize, value: *const f32) {
-        let first = self.value(block, head, offset);
-        for d in (0..self.head_dim).step_by(LANES) {
-            // SAFETY: as the caller vouches; a head is whole vectors.
-            unsafe {
+        // SAFETY: as the caller vouches; a head is whole vectors.
+        unsafe {
+            let out = self.base.add(self.value(block, head, offset) * CELL);
+            for d in (0..self.head_dim).step_by(LANES) {
                 let lanes = S::load(value.add(d));
                 match self.element {
-                    Element::Bf16 => S::store_bf16(self.base.cast::<u16>().add(first + d), lanes),
-                    Element::F32 => S::store(self.base.cast::<f32>().add(first + d), lanes),
+                    Element::Bf16 => {
+                        let mut halves = [0u16; LANES];
+                        S::store_bf16(halves.as_mut_ptr(), lanes);
+                        scatter(out.cast::<u16>().add(d * 2 + offset % 2), &halves, 2);
+                    }
+                    Element::F32 => S::store(out.cast::<f32>().add(d), lanes),
                 }
             }
         }
     }
 }
 
-/// Writes each of sixteen dimensions to its own row of a key tile.
+/// Writes `values`, `stride` apart.
 #[inline(always)]
-unsafe fn scatter<T: Copy>(out: *mut T, lanes: &[T; LANES]) {
-    for (d, &value) in lanes.iter().enumerate() {
-        // SAFETY: the tile has as many rows.
-        unsafe { *out.add(d * LANES) = value };
+unsafe fn scatter<T: Copy, const N: usize>(out: *mut T, values: &[T; N], stride: usize) {
+    for (idx, &value) in values.iter().enumerate() {
+        // SAFETY: the head has as many.
+        unsafe { out.add(idx * stride).write(value) };
     }
 }

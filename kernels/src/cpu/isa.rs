@@ -20,6 +20,9 @@ pub enum Isa {
 
 /// One piece of work, generic over the instruction set.
 pub(super) trait Op {
+    /// Whether it multiplies pairs of bf16, for which some processors have an instruction.
+    const PAIRS: bool = false;
+
     /// # Safety
     /// The processor has the features of `S`, and the op's own pointers are valid as its fields say.
     unsafe fn run<S: Simd>(self);
@@ -66,6 +69,9 @@ impl Isa {
         match self {
             // SAFETY: the caller vouches for the features and the pointers.
             #[cfg(target_arch = "x86_64")]
+            Self::Avx512 if O::PAIRS && is_x86_feature_detected!("avx512bf16") => unsafe { run_avx512_bf16(op) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
             Self::Avx512 => unsafe { run_avx512(op) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
@@ -81,7 +87,15 @@ impl Isa {
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 unsafe fn run_avx512<O: Op>(op: O) {
     // SAFETY: the caller vouches for the op's pointers.
-    unsafe { op.run::<Avx512>() }
+    unsafe { op.run::<Avx512<false>>() }
+}
+
+// SAFETY: as above.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16,avx2,fma,f16c")]
+unsafe fn run_avx512_bf16<O: Op>(op: O) {
+    // SAFETY: the caller vouches for the op's pointers.
+    unsafe { op.run::<Avx512<true>>() }
 }
 
 // SAFETY: as above.

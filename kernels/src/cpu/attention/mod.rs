@@ -190,6 +190,8 @@ struct Merge<'a> {
 const JOB_RECORDS: usize = MAX_QUERIES * Record::len(MAX_HEAD_DIM);
 
 impl Op for Whole<'_> {
+    const PAIRS: bool = true;
+
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         let Self(work) = self;
@@ -214,6 +216,8 @@ impl Op for Whole<'_> {
 }
 
 impl Op for Part<'_> {
+    const PAIRS: bool = true;
+
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         // SAFETY: the job has records for each of its partitions.

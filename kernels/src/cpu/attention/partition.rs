@@ -2,8 +2,10 @@
 //!
 //! Within a partition, chunks of 128 absolute positions go through an online softmax. A score sums over dimensions
 //! ascending, a value over positions ascending, in one chain each: how many are computed side by side changes no bits.
+//! Queries and weights are cut into cells as the cache's elements are: over bf16 they become bf16, and two are multiplied at once.
 
-use super::super::cache::LayerView;
+use super::super::cache::{Element, LayerView};
+use super::super::rope::MAX_HEAD_DIM;
 use super::super::simd::{LANES, Simd};
 use super::softmax::{Seen, capped, lane, soften};
 use super::{Attention, PARTITION, Work, first_seen};
@@ -67,6 +69,40 @@ impl Record {
 /// Scores or weights of a chunk, a row a query.
 type Scores<const Q: usize> = [[f32; CHUNK]; Q];
 
+/// Elements of a cell.
+const fn per_cell(bf16: bool) -> usize {
+    if bf16 { Element::Bf16.per_cell() } else { Element::F32.per_cell() }
+}
+
+/// Adds the products of sixteen cells with one.
+#[inline(always)]
+unsafe fn dot_cells<S: Simd, const BF16: bool>(sum: S::F, cells: S::B, cell: u32) -> S::F {
+    // SAFETY: lanes only.
+    unsafe {
+        if BF16 {
+            S::dot_pairs(sum, cells, cell)
+        } else {
+            S::fma(S::floats(cells), S::splat(f32::from_bits(cell)), sum)
+        }
+    }
+}
+
+/// Cuts `len` floats into cells, which may lie where the floats do.
+#[inline(always)]
+unsafe fn cut<S: Simd, const BF16: bool>(from: *const f32, to: *mut u32, len: usize) {
+    // SAFETY: the caller has whole vectors on both sides; bf16 are written behind what is still to be read.
+    unsafe {
+        for at in (0..len).step_by(LANES) {
+            let lanes = S::load(from.add(at));
+            if BF16 {
+                S::store_bf16(to.cast::<u16>().add(at), lanes)
+            } else {
+                S::store(to.cast::<f32>().add(at), lanes)
+            }
+        }
+    }
+}
+
 impl Work<'_> {
     /// Reduces one partition for `Q` queries from `first` on, to records side by side; returns `Q`. `T` tiles (of tokens,
     /// of dimensions) are computed side by side.
@@ -81,7 +117,7 @@ impl Work<'_> {
         let (dim, len) = (spec.head_dim, Record::len(spec.head_dim));
         let (start, limit) = (partition * PARTITION, (partition + 1) * PARTITION);
         let mut seen = [Seen { from: 0, to: 0 }; Q];
-        let mut queries = [std::ptr::null::<f32>(); Q];
+        let mut queries = [[0; MAX_HEAD_DIM]; Q];
         let (mut from, mut to) = (limit, start);
         for idx in 0..Q {
             let (token, head) = self.place(first + idx);
@@ -89,7 +125,7 @@ impl Work<'_> {
             seen[idx] = Seen { from: first_seen(position, spec.window), to: position + 1 };
             (from, to) = (from.min(seen[idx].from.max(start)), to.max(seen[idx].to.min(limit)));
             // SAFETY: the token and the head exist.
-            queries[idx] = unsafe { q.add((token * spec.num_heads + head) * dim) };
+            unsafe { cut::<S, BF16>(q.add((token * spec.num_heads + head) * dim), queries[idx].as_mut_ptr(), dim) };
         }
         // SAFETY: positions below `to` have blocks, and each query has a record.
         unsafe {
@@ -104,6 +140,7 @@ impl Work<'_> {
                 for idx in 0..Q {
                     let fade = soften::<S>(seen[idx], &mut max[idx], chunk, &mut scores[idx], &mut sums[idx]);
                     fade_values::<S>(records[idx], dim, fade);
+                    cut::<S, BF16>(scores[idx].as_ptr(), scores[idx].as_mut_ptr().cast(), CHUNK);
                 }
                 self.weigh::<S, BF16, Q, T>(chunk.max(from), chunk, end, &scores, &records);
             }
@@ -126,7 +163,7 @@ impl Work<'_> {
     #[inline(always)]
     unsafe fn score<S: Simd, const BF16: bool, const Q: usize, const T: usize>(
         &self,
-        queries: &[*const f32; Q],
+        queries: &[[u32; MAX_HEAD_DIM]; Q],
         chunk: usize,
         end: usize,
         scores: &mut Scores<Q>,
@@ -148,7 +185,7 @@ impl Work<'_> {
     #[inline(always)]
     unsafe fn score_tiles<S: Simd, const BF16: bool, const Q: usize, const T: usize>(
         &self,
-        queries: &[*const f32; Q],
+        queries: &[[u32; MAX_HEAD_DIM]; Q],
         chunk: usize,
         tile: usize,
         scores: &mut Scores<Q>,
@@ -162,15 +199,14 @@ impl Work<'_> {
         // SAFETY: the tiles lie within their blocks; the queries hold a head.
         unsafe {
             let mut dots = [[S::splat(0.0); T]; Q];
-            for d in 0..cache.head_dim {
-                let mut key = [S::splat(0.0); T];
-                for (key, keys) in key.iter_mut().zip(&keys) {
-                    *key = cache.load::<S, BF16>(keys + d * LANES);
+            for cell in 0..cache.head_dim / per_cell(BF16) {
+                let mut key = [cache.load::<S>(keys[0] + cell * LANES); T];
+                for (key, keys) in key.iter_mut().zip(&keys).skip(1) {
+                    *key = cache.load::<S>(keys + cell * LANES);
                 }
                 for (dots, query) in dots.iter_mut().zip(queries) {
-                    let query = S::splat(*query.add(d));
                     for (dot, &key) in dots.iter_mut().zip(&key) {
-                        *dot = S::fma(key, query, *dot);
+                        *dot = dot_cells::<S, BF16>(*dot, key, *query.get_unchecked(cell));
                     }
                 }
             }
@@ -229,20 +265,28 @@ impl Work<'_> {
                     *acc = S::load(record.values().add(col + idx * LANES));
                 }
             }
-            let mut position = from;
+            // A token before the first is one of the sequence's own, and weighs nothing.
+            let mut position = from / per_cell(BF16) * per_cell(BF16);
             while position < end {
                 let (block, offset) = self.block(position);
                 let stop = end.min(position - offset + cache.block_size);
                 let values = cache.value(block, self.kv_head, offset) + col;
-                for step in 0..stop - position {
-                    let mut value = [S::splat(0.0); T];
+                for cell in 0..(stop - position).div_ceil(per_cell(BF16)) {
+                    // A token after the last may be anybody's.
+                    let is_last = position + (cell + 1) * per_cell(BF16) > stop;
+                    let row = values + cell * cache.head_dim;
+                    let mut value = [cache.load::<S>(row); T];
                     for (idx, value) in value.iter_mut().enumerate() {
-                        *value = cache.load::<S, BF16>(values + step * cache.head_dim + idx * LANES);
+                        *value = cache.load::<S>(row + idx * LANES);
+                        if is_last {
+                            *value = S::first_halves(*value);
+                        }
                     }
-                    for (acc, scores) in acc.iter_mut().zip(scores) {
-                        let weight = S::splat(*scores.get_unchecked(position + step - chunk));
+                    let weight = (position - chunk) / per_cell(BF16) + cell;
+                    for (acc, weights) in acc.iter_mut().zip(scores) {
+                        let weight = weights.get_unchecked(weight).to_bits();
                         for (acc, &value) in acc.iter_mut().zip(&value) {
-                            *acc = S::fma(weight, value, *acc);
+                            *acc = dot_cells::<S, BF16>(*acc, value, weight);
                         }
                     }
                 }

@@ -144,6 +144,22 @@ impl Simd for Avx2 {
         unsafe { [_mm256_loadu_si256(p.cast()), _mm256_loadu_si256(p.add(32).cast())] }
     }
     #[inline(always)]
+    unsafe fn floats(a: I) -> F {
+        both!(_mm256_castsi256_ps, a)
+    }
+    #[inline(always)]
+    unsafe fn halves(a: I) -> [F; 2] {
+        let mask = unsafe { [_mm256_set1_epi32(0xffff_0000_u32 as i32); 2] };
+        let first = unsafe { [_mm256_slli_epi32::<16>(a[0]), _mm256_slli_epi32::<16>(a[1])] };
+        let second = both!(_mm256_and_si256, a, mask);
+        unsafe { [Self::floats(first), Self::floats(second)] }
+    }
+    #[inline(always)]
+    unsafe fn first_halves(a: I) -> I {
+        let mask = unsafe { [_mm256_set1_epi32(0xffff); 2] };
+        both!(_mm256_and_si256, a, mask)
+    }
+    #[inline(always)]
     unsafe fn low_nibbles(a: I) -> I {
         let mask = unsafe { [_mm256_set1_epi8(0x0f); 2] };
         both!(_mm256_and_si256, a, mask)

@@ -1,14 +1,15 @@
-//! AVX-512 with VNNI.
+//! AVX-512 with VNNI, and with the products of bf16 pairs where the processor has them.
 
 use std::arch::x86_64::*;
+use std::mem::transmute;
 
-use super::Simd;
+use super::{Simd, dot_halves};
 
 #[derive(Clone, Copy)]
-pub(in super::super) struct Avx512;
+pub(in super::super) struct Avx512<const BF16: bool>;
 
 // SAFETY (of every block below): the trait's caller has the features and valid pointers.
-impl Simd for Avx512 {
+impl<const BF16: bool> Simd for Avx512<BF16> {
     const WIDE: bool = true;
     type F = __m512;
     type I = __m512i;
@@ -124,6 +125,31 @@ impl Simd for Avx512 {
     #[inline(always)]
     unsafe fn load_b(p: *const u8) -> __m512i {
         unsafe { _mm512_loadu_si512(p.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn floats(a: __m512i) -> __m512 {
+        unsafe { _mm512_castsi512_ps(a) }
+    }
+    #[inline(always)]
+    unsafe fn halves(a: __m512i) -> [__m512; 2] {
+        unsafe {
+            let second = _mm512_and_si512(a, _mm512_set1_epi32(0xffff_0000_u32 as i32));
+            [_mm512_castsi512_ps(_mm512_slli_epi32::<16>(a)), _mm512_castsi512_ps(second)]
+        }
+    }
+    #[inline(always)]
+    unsafe fn first_halves(a: __m512i) -> __m512i {
+        unsafe { _mm512_and_si512(a, _mm512_set1_epi32(0xffff)) }
+    }
+    #[inline(always)]
+    unsafe fn dot_pairs(sum: __m512, a: __m512i, b: u32) -> __m512 {
+        unsafe {
+            if BF16 {
+                _mm512_dpbf16_ps(sum, transmute(a), transmute(_mm512_set1_epi32(b as i32)))
+            } else {
+                dot_halves::<Self>(sum, a, b)
+            }
+        }
     }
     #[inline(always)]
     unsafe fn low_nibbles(a: __m512i) -> __m512i {

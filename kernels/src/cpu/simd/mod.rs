@@ -85,6 +85,19 @@ pub(super) trait Simd: Copy + 'static {
     }
     /// 64 bytes.
     unsafe fn load_b(p: *const u8) -> Self::B;
+    /// 16 x f32.
+    unsafe fn floats(a: Self::B) -> Self::F;
+    /// 16 pairs of bf16: the first of each, then the second.
+    unsafe fn halves(a: Self::B) -> [Self::F; 2];
+    /// The pairs, with zeros for the second of each.
+    unsafe fn first_halves(a: Self::B) -> Self::B;
+    /// Lane `i` of the sum gains the products of the `i`-th pair of bf16 of `a` with the pair `b`. How the two are rounded is the
+    /// processor's affair, the same for every lane.
+    #[inline(always)]
+    unsafe fn dot_pairs(sum: Self::F, a: Self::B, b: u32) -> Self::F {
+        // SAFETY: lanes only.
+        unsafe { dot_halves::<Self>(sum, a, b) }
+    }
     unsafe fn low_nibbles(a: Self::B) -> Self::B;
     unsafe fn high_nibbles(a: Self::B) -> Self::B;
     /// Lane `i` of the sum gains the products of the unsigned bytes `4 i .. 4 i + 4` of `a`, each at most 15, with
@@ -138,6 +151,17 @@ unsafe fn fold<S: Simd>(a: S::F, combine: impl Fn(f32, f32) -> f32) -> f32 {
         half /= 2;
     }
     lanes[0]
+}
+
+/// The pairs' products without an instruction for them: the first of each, then the second.
+#[inline(always)]
+unsafe fn dot_halves<S: Simd>(sum: S::F, a: S::B, b: u32) -> S::F {
+    // SAFETY: lanes only.
+    unsafe {
+        let [first, second] = S::halves(a);
+        let sum = S::fma(first, S::splat(f32::from_bits(b << 16)), sum);
+        S::fma(second, S::splat(f32::from_bits(b & 0xffff_0000)), sum)
+    }
 }
 
 /// `2^n * e^r` with `n = round(x / ln 2)` and a polynomial of degree 6 in `r`, `|r| <= ln 2 / 2` (Cody and Waite's

@@ -115,6 +115,18 @@ impl Simd for Portable {
         unsafe { p.cast::<[u8; 64]>().read_unaligned() }
     }
     #[inline(always)]
+    unsafe fn floats(a: [u8; 64]) -> F {
+        lanes(|i| f32::from_le_bytes([a[4 * i], a[4 * i + 1], a[4 * i + 2], a[4 * i + 3]]))
+    }
+    #[inline(always)]
+    unsafe fn halves(a: [u8; 64]) -> [F; 2] {
+        [0, 2].map(|at| lanes(|i| f32::from_le_bytes([0, 0, a[4 * i + at], a[4 * i + at + 1]])))
+    }
+    #[inline(always)]
+    unsafe fn first_halves(a: [u8; 64]) -> [u8; 64] {
+        std::array::from_fn(|i| if i % 4 < 2 { a[i] } else { 0 })
+    }
+    #[inline(always)]
     unsafe fn low_nibbles(a: [u8; 64]) -> [u8; 64] {
         a.map(|byte| byte & 15)
     }
