@@ -98,36 +98,6 @@ pub(super) fn splits(rows: usize, cols: usize) -> usize {
     (1..=most).rev().max_by_key(|&splits| merit(splits)).expect("there is one split at least")
 }
 
-pub(super) const EXPERTS_STORE: Names = Names {
-    bf16: ["experts_store_16", "experts_store_64"],
-    w4: ["experts_w4_store_16", "experts_w4_store_64"],
-    w8: ["experts_w8_store_16", "experts_w8_store_64"],
-};
-pub(super) const EXPERTS_GLU: Names = Names {
-    bf16: ["experts_glu_16", "experts_glu_64"],
-    w4: ["experts_w4_glu_16", "experts_w4_glu_64"],
-    w8: ["experts_w8_glu_16", "experts_w8_glu_64"],
-};
-
-/// A kernel, and the shared memory that it asks for.
-pub(super) struct Kernel {
-    pub name: &'static str,
-    pub shared_bytes: usize,
-}
-
-impl Names {
-    /// The one for `kind` whose tile has `rows` rows.
-    pub fn kernel(&self, kind: Kind, rows: usize) -> Kernel {
-        let size = usize::from(rows == MANY_ROWS);
-        let (name, stage_bytes) = match kind {
-            Kind::Bf16 => (self.bf16[size], TILE_N * TILE_K * 2),
-            Kind::W4 => (self.w4[size], TILE_N * TILE_K / 2 + META_BYTES),
-            Kind::W8 => (self.w8[size], TILE_N * TILE_K + META_BYTES),
-        };
-        Kernel { name, shared_bytes: STAGES * (rows * TILE_K * 2 + stage_bytes) }
-    }
-}
-
 impl Cuda {
     /// `y = a w^T`, and what `out` makes of it.
     pub(super) fn gemm(&mut self, out: Out, a: &Act<Self>, w: &Weight, bias: Option<&Buf>, y: &Buf, f: Activation) {

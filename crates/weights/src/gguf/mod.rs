@@ -83,7 +83,7 @@ impl Gguf {
         let bytes = &self.mapping.bytes()[info.bytes.clone()];
         let len = bytes.len() / num;
         let bytes = Cow::Borrowed(&bytes[idx * len..][..len]);
-        Ok(Tensor { rows: info.rows / num, cols: info.cols, format: info.format, bytes })
+        Ok(Tensor { rows: info.rows / num, cols: info.cols, format: info.format, bytes, scales: None })
     }
 
     pub fn total_bytes(&self) -> u64 {
