@@ -53,11 +53,10 @@ __device__ __forceinline__ void dense(const Experts& p) {
   if (choose_expert(p, own)) dense<TM, OUT>(own);
 }
 
-#define INSTANCES(D)                                                                                                           \
-  extern "C" __global__ void __launch_bounds__(GEMM_THREADS, 4) gemm_bf16_store_##D(const Gemm p) { dense<D, Out::Store>(p); } \
-  extern "C" __global__ void __launch_bounds__(GEMM_THREADS, 4) gemm_bf16_add_##D(const Gemm p) { dense<D, Out::Add>(p); }     \
-  extern "C" __global__ void __launch_bounds__(GEMM_THREADS, 4) gemm_bf16_glu_##D(const Gemm p) { dense<D, Out::Glu>(p); }
-  extern "C" __global__ void __launch_bounds__(GEMM_THREADS, 4) experts_bf16_glu_##D(const Experts p) { EXPERT(Dense, D, Out::Glu); } \
+#define INSTANCES(D)                                                                                                                 \
+  extern "C" __global__ void __launch_bounds__(GEMM_THREADS, 4) gemm_bf16_store_##D(const Gemm p) { dense<D, Out::Store>(p); }       \
+  extern "C" __global__ void __launch_bounds__(GEMM_THREADS, 4) gemm_bf16_add_##D(const Gemm p) { dense<D, Out::Add>(p); }           \
+  extern "C" __global__ void __launch_bounds__(GEMM_THREADS, 4) gemm_bf16_glu_##D(const Gemm p) { dense<D, Out::Glu>(p); }           \
   extern "C" __global__ void __launch_bounds__(GEMM_THREADS, 4) experts_bf16_store_##D(const Experts p) { dense<D, Out::Store>(p); } \
   extern "C" __global__ void __launch_bounds__(GEMM_THREADS, 4) experts_bf16_glu_##D(const Experts p) { dense<D, Out::Glu>(p); }
 

@@ -42,7 +42,7 @@ extern "C" __global__ void __launch_bounds__(SORT_THREADS) moe_sort(const Sort p
   uint32_t next_row = first_row;
   for (int first = 0; first < p.pairs; first += SORT_THREADS) {
     const int pair = first + threadIdx.x;
-    const bool is_own = pair < p.pairs && p.experts[pair] == own;
+    const bool is_own = pair < p.pairs && static_cast<int>(p.experts[pair]) == own;
     const uint32_t mine = __ballot_sync(FULL_WARP, is_own);
     if (lane == 0) found[warp] = __popc(mine);
     __syncthreads();

@@ -134,20 +134,6 @@ impl Cpu {
         (act, emit)
     }
 
-    /// `a` in the encodings that `weight` multiplies.
-    fn operands(&self, a: &Act<Self>, weight: &Weight) -> (Option<Codes>, Option<*const f32>) {
-        let input = |encoding: Encoding| {
-            weight.wants().contains(encoding).then(|| {
-                let buf = a.get(encoding);
-                assert!(buf.bytes() >= act::bytes(encoding, a.rows, a.cols), "the input's buffer holds its rows");
-                buf.ptr()
-            })
-        };
-        // SAFETY: the buffer was made for this encoding and shape.
-        let codes = input(weight.codes).map(|base| unsafe { Codes::at(base, weight.codes, a.rows, a.cols) });
-        (codes, input(Encoding::F32).map(<*mut f32>::cast_const))
-    }
-
     fn matmul(&self, a: &Act<Self>, weight: &Weight, epilogue: Epilogue) {
         assert_eq!(a.cols, weight.cols, "the input has {} columns, the weight wants {}", a.cols, weight.cols);
         let (codes, f32) = self.operands(a, weight);
@@ -285,24 +271,12 @@ impl Backend for Cpu {
         self.route_tokens(logits, *spec)
     }
 
-    fn experts_glu(
-        &mut self,
-        a: &Act<Self>,
-        w: &Weight,
-        routing: &Routing<Self>,
-        f: Activation,
-        emit: ActSet,
-    ) -> Act<Self> {
-        let gathered = self.gather_tokens(a, w, routing);
-        let (act, emit) = self.emit(routing.pairs(), w.rows / 2, emit);
-        self.matmul_experts(&gathered, w, routing, Epilogue::Glu { f, emit });
-        act
+    fn experts_glu(&mut self, a: &Act<Self>, w: &Weight, to: &Routing<Self>, f: Activation, emit: ActSet) -> Act<Self> {
+        self.gate_experts(a, w, to, f, emit)
     }
 
     fn experts_add(&mut self, a: &Act<Self>, w: &Weight, routing: &Routing<Self>, onto: &Buf) {
-        let y = self.floats(a.rows, w.rows);
-        self.matmul_experts(a, w, routing, Epilogue::Store { out: y.ptr(), bias: None });
-        self.sum_slots(&y, w.rows, routing, onto);
+        self.add_experts(a, w, routing, onto);
     }
 
     fn rope_write(&mut self, qkv: &Buf, spec: &QkvSpec<Self>, cache: &mut Cache, layer: usize) -> Buf {

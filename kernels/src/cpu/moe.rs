@@ -2,10 +2,10 @@
 //!
 //! One job of a matmul is a strip of one expert and a tile of its rows, so that all experts are one hand-over to the pool.
 
-use tensor::{Act, RouteSpec, Routing};
+use tensor::{Act, ActSet, Activation, Encoding, RouteSpec, Routing};
 
 use super::Cpu;
-use super::act::Emit;
+use super::act::{self, Codes, Emit};
 use super::arena::{Buf, Shared};
 use super::isa::Op;
 use super::matmul::{Epilogue, Matmul};
@@ -27,8 +27,42 @@ impl Cpu {
         routing
     }
 
+    /// `a` in the encodings that `weight` multiplies.
+    pub(super) fn operands(&self, a: &Act<Self>, weight: &Weight) -> (Option<Codes>, Option<*const f32>) {
+        let input = |encoding: Encoding| {
+            weight.wants().contains(encoding).then(|| {
+                let buf = a.get(encoding);
+                assert!(buf.bytes() >= act::bytes(encoding, a.rows, a.cols), "the input's buffer holds its rows");
+                buf.ptr()
+            })
+        };
+        // SAFETY: the buffer was made for this encoding and shape.
+        let codes = input(weight.codes).map(|base| unsafe { Codes::at(base, weight.codes, a.rows, a.cols) });
+        (codes, input(Encoding::F32).map(<*mut f32>::cast_const))
+    }
+
+    pub(super) fn gate_experts(
+        &self,
+        a: &Act<Self>,
+        w: &Weight,
+        routing: &Routing<Self>,
+        f: Activation,
+        emit: ActSet,
+    ) -> Act<Self> {
+        let gathered = self.gather_tokens(a, w, routing);
+        let (act, emit) = self.emit(routing.pairs(), w.rows / 2, emit);
+        self.matmul_experts(&gathered, w, routing, Epilogue::Glu { f, emit });
+        act
+    }
+
+    pub(super) fn add_experts(&self, a: &Act<Self>, w: &Weight, routing: &Routing<Self>, onto: &Buf) {
+        let y = self.floats(a.rows, w.rows);
+        self.matmul_experts(a, w, routing, Epilogue::Store { out: y.ptr(), bias: None });
+        self.sum_slots(&y, w.rows, routing, onto);
+    }
+
     /// The token of each row, in the encodings that `w` multiplies.
-    pub(super) fn gather_tokens(&self, a: &Act<Self>, w: &Weight, routing: &Routing<Self>) -> Act<Self> {
+    fn gather_tokens(&self, a: &Act<Self>, w: &Weight, routing: &Routing<Self>) -> Act<Self> {
         let (rows, top_k) = (routing.pairs(), routing.spec.top_k);
         let (gathered, to) = self.emit(rows, a.cols, w.wants());
         let (codes, f32) = self.operands(a, w);
@@ -49,7 +83,7 @@ impl Cpu {
     }
 
     /// Each row of `a` times the matrix of its expert.
-    pub(super) fn matmul_experts(&self, a: &Act<Self>, weight: &Weight, routing: &Routing<Self>, epilogue: Epilogue) {
+    fn matmul_experts(&self, a: &Act<Self>, weight: &Weight, routing: &Routing<Self>, epilogue: Epilogue) {
         assert_eq!(a.cols, weight.cols, "the input has {} columns, the experts want {}", a.cols, weight.cols);
         assert_eq!(weight.segments.len(), routing.spec.num_experts, "the stack has the router's experts");
         let (codes, f32) = self.operands(a, weight);
@@ -63,7 +97,7 @@ impl Cpu {
     }
 
     /// `onto [T, cols] +=` the weighted rows of `y` of each token, slot by slot.
-    pub(super) fn sum_slots(&self, y: &Buf, cols: usize, routing: &Routing<Self>, onto: &Buf) {
+    fn sum_slots(&self, y: &Buf, cols: usize, routing: &Routing<Self>, onto: &Buf) {
         assert_eq!(onto.len(), routing.tokens * cols, "the sum has the output's shape");
         if self.computes() {
             // SAFETY: the routing has memory, and was filled.
