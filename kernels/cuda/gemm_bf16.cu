@@ -4,10 +4,12 @@
 //   gemm_bf16_store_*  y [M, N] f32 = x W^T (+ bias)
 //   gemm_bf16_add_*    y [M, N] f32 += x W^T (+ bias): the residual stream
 //   gemm_bf16_glu_*    y [M, N / 2] bf16 = f(gate) * up, where the weight's rows alternate eight of gate and eight of up
+//   experts_bf16_*     store and glu of a stack of experts
 //   tiling    blocks of 16 or 64 rows by 64 outputs, four warps; *_16 for up to 16 rows, where weights are what is read
 //   roofline  few rows: 2 N K bytes / DRAM bandwidth;  many: 2 M N K flop / bf16 peak
 //   in flight at up to 16 rows: 3 stages of 8 KiB of weights a block, and 1.9 to 3.4 blocks an SM of an H200 at 8B shapes (gemm.rs): 46 to
 //             80 KiB, where 4.8 TB/s through 132 SMs at 0.8 us take 29 KiB
+#include "experts.cuh"
 #include "gemm_pipeline.cuh"
 
 template <int ROWS>
@@ -45,10 +47,18 @@ __device__ __forceinline__ void dense(const Gemm& p) {
   gemm<OUT>(p, work, ring);
 }
 
-#define INSTANCES(D)                                                                                                      \
-  extern "C" __global__ void __launch_bounds__(GEMM_THREADS, 4) gemm_bf16_store_##D(const Gemm p) { dense<D, Out::Store>(p); } \
-  extern "C" __global__ void __launch_bounds__(GEMM_THREADS, 4) gemm_bf16_add_##D(const Gemm p) { dense<D, Out::Add>(p); }     \
-  extern "C" __global__ void __launch_bounds__(GEMM_THREADS, 4) gemm_bf16_glu_##D(const Gemm p) { dense<D, Out::Glu>(p); }
+template <int TM, Out OUT>
+__device__ __forceinline__ void dense(const Experts& p) {
+  Gemm own;
+  if (choose_expert(p, own)) dense<TM, OUT>(own);
+}
+
+#define INSTANCES(D)                                                                                                                 \
+  extern "C" __global__ void __launch_bounds__(GEMM_THREADS, 4) gemm_bf16_store_##D(const Gemm p) { dense<D, Out::Store>(p); }       \
+  extern "C" __global__ void __launch_bounds__(GEMM_THREADS, 4) gemm_bf16_add_##D(const Gemm p) { dense<D, Out::Add>(p); }           \
+  extern "C" __global__ void __launch_bounds__(GEMM_THREADS, 4) gemm_bf16_glu_##D(const Gemm p) { dense<D, Out::Glu>(p); }           \
+  extern "C" __global__ void __launch_bounds__(GEMM_THREADS, 4) experts_bf16_store_##D(const Experts p) { dense<D, Out::Store>(p); } \
+  extern "C" __global__ void __launch_bounds__(GEMM_THREADS, 4) experts_bf16_glu_##D(const Experts p) { dense<D, Out::Glu>(p); }
 
 INSTANCES(16)
 INSTANCES(64)

@@ -4,7 +4,7 @@
 //   w     codes, [K / 32, N / 8, 32 lanes] words of 4 bits as gemm_coded.cuh has them, or
 //         [K / 16, N / 8, 32 lanes] words of 8 bits: bytes 0 and 2 are pair (2t, 2t+1), bytes 1 and 3 pair (2t+8, 2t+9), signed
 //   meta  [K / 32, N] f16 scale and minimum
-//   gemm_w4_*, gemm_w8_*: store, add, glu as in gemm_bf16.cu
+//   gemm_w4_*, gemm_w8_*: store, add, glu as in gemm_bf16.cu;  experts_w4_*, experts_w8_*: store and glu of a stack of experts
 //   tiling    as gemm_bf16.cu
 //   roofline  few rows: N K (bits + 1) / 8 bytes / DRAM bandwidth;  many: 2 M N K flop / bf16 peak
 //   in flight at up to 16 rows: 7 stages of 2.5 KiB of weights or 5 of 4.5 a block, 1.9 to 3.4 blocks an SM of an H200 at 8B shapes: 34 KiB
@@ -60,13 +60,17 @@ struct Blocks {
   };
 };
 
-#define INSTANCES(D)                                                                                                                 \
-  extern "C" __global__ void __launch_bounds__(GEMM_THREADS) gemm_w4_store_##D(const Gemm p) { coded<Blocks<4>, D, Out::Store>(p); } \
-  extern "C" __global__ void __launch_bounds__(GEMM_THREADS) gemm_w4_add_##D(const Gemm p) { coded<Blocks<4>, D, Out::Add>(p); }     \
-  extern "C" __global__ void __launch_bounds__(GEMM_THREADS) gemm_w4_glu_##D(const Gemm p) { coded<Blocks<4>, D, Out::Glu>(p); }     \
-  extern "C" __global__ void __launch_bounds__(GEMM_THREADS) gemm_w8_store_##D(const Gemm p) { coded<Blocks<8>, D, Out::Store>(p); } \
-  extern "C" __global__ void __launch_bounds__(GEMM_THREADS) gemm_w8_add_##D(const Gemm p) { coded<Blocks<8>, D, Out::Add>(p); }     \
-  extern "C" __global__ void __launch_bounds__(GEMM_THREADS) gemm_w8_glu_##D(const Gemm p) { coded<Blocks<8>, D, Out::Glu>(p); }
+#define INSTANCES(D)                                                                                                                       \
+  extern "C" __global__ void __launch_bounds__(GEMM_THREADS) gemm_w4_store_##D(const Gemm p) { coded<Blocks<4>, D, Out::Store>(p); }       \
+  extern "C" __global__ void __launch_bounds__(GEMM_THREADS) gemm_w4_add_##D(const Gemm p) { coded<Blocks<4>, D, Out::Add>(p); }           \
+  extern "C" __global__ void __launch_bounds__(GEMM_THREADS) gemm_w4_glu_##D(const Gemm p) { coded<Blocks<4>, D, Out::Glu>(p); }           \
+  extern "C" __global__ void __launch_bounds__(GEMM_THREADS) gemm_w8_store_##D(const Gemm p) { coded<Blocks<8>, D, Out::Store>(p); }       \
+  extern "C" __global__ void __launch_bounds__(GEMM_THREADS) gemm_w8_add_##D(const Gemm p) { coded<Blocks<8>, D, Out::Add>(p); }           \
+  extern "C" __global__ void __launch_bounds__(GEMM_THREADS) gemm_w8_glu_##D(const Gemm p) { coded<Blocks<8>, D, Out::Glu>(p); }           \
+  extern "C" __global__ void __launch_bounds__(GEMM_THREADS) experts_w4_store_##D(const Experts p) { coded<Blocks<4>, D, Out::Store>(p); } \
+  extern "C" __global__ void __launch_bounds__(GEMM_THREADS) experts_w4_glu_##D(const Experts p) { coded<Blocks<4>, D, Out::Glu>(p); }     \
+  extern "C" __global__ void __launch_bounds__(GEMM_THREADS) experts_w8_store_##D(const Experts p) { coded<Blocks<8>, D, Out::Store>(p); } \
+  extern "C" __global__ void __launch_bounds__(GEMM_THREADS) experts_w8_glu_##D(const Experts p) { coded<Blocks<8>, D, Out::Glu>(p); }
 
 INSTANCES(16)
 INSTANCES(64)

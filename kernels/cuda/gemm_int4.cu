@@ -4,7 +4,7 @@
 //   w     codes, [K / 32, N / 8, 32 lanes] words of 4 bits as gemm_coded.cuh has them, columns in the order of their groups
 //   meta  [ceil(K / group), N] words, once a group and output: the scale as f32, whose low four bits hold the zero. A scale that was f16
 //         or bf16 has zeros there and is exact; another is rounded to 20 bits.
-//   gemm_int4_32_*  groups of 32;  gemm_int4_64_*  of 64 << p.meta_shift;  store, add, glu as in gemm_bf16.cu
+//   gemm_int4_32_*  groups of 32;  gemm_int4_64_*  of 64 << p.meta_shift;  store, add, glu as in gemm_bf16.cu;  experts_int4_*
 //   schedule  a code less its zero is an integer, exact in bf16: 32 or 64 inputs are summed by the tensor core, then scaled in f32
 //   tiling    as gemm_bf16.cu
 //   roofline  few rows: N K (4 + 32 / group) / 8 bytes / DRAM bandwidth;  many: 2 M N K flop / bf16 peak
@@ -56,13 +56,17 @@ struct Int4 {
   };
 };
 
-#define INSTANCES(D)                                                                                                                     \
-  extern "C" __global__ void __launch_bounds__(GEMM_THREADS) gemm_int4_32_store_##D(const Gemm p) { coded<Int4<32>, D, Out::Store>(p); } \
-  extern "C" __global__ void __launch_bounds__(GEMM_THREADS) gemm_int4_32_add_##D(const Gemm p) { coded<Int4<32>, D, Out::Add>(p); }     \
-  extern "C" __global__ void __launch_bounds__(GEMM_THREADS) gemm_int4_32_glu_##D(const Gemm p) { coded<Int4<32>, D, Out::Glu>(p); }     \
-  extern "C" __global__ void __launch_bounds__(GEMM_THREADS) gemm_int4_64_store_##D(const Gemm p) { coded<Int4<64>, D, Out::Store>(p); } \
-  extern "C" __global__ void __launch_bounds__(GEMM_THREADS) gemm_int4_64_add_##D(const Gemm p) { coded<Int4<64>, D, Out::Add>(p); }     \
-  extern "C" __global__ void __launch_bounds__(GEMM_THREADS) gemm_int4_64_glu_##D(const Gemm p) { coded<Int4<64>, D, Out::Glu>(p); }
+#define INSTANCES(D)                                                                                                                           \
+  extern "C" __global__ void __launch_bounds__(GEMM_THREADS) gemm_int4_32_store_##D(const Gemm p) { coded<Int4<32>, D, Out::Store>(p); }       \
+  extern "C" __global__ void __launch_bounds__(GEMM_THREADS) gemm_int4_32_add_##D(const Gemm p) { coded<Int4<32>, D, Out::Add>(p); }           \
+  extern "C" __global__ void __launch_bounds__(GEMM_THREADS) gemm_int4_32_glu_##D(const Gemm p) { coded<Int4<32>, D, Out::Glu>(p); }           \
+  extern "C" __global__ void __launch_bounds__(GEMM_THREADS) gemm_int4_64_store_##D(const Gemm p) { coded<Int4<64>, D, Out::Store>(p); }       \
+  extern "C" __global__ void __launch_bounds__(GEMM_THREADS) gemm_int4_64_add_##D(const Gemm p) { coded<Int4<64>, D, Out::Add>(p); }           \
+  extern "C" __global__ void __launch_bounds__(GEMM_THREADS) gemm_int4_64_glu_##D(const Gemm p) { coded<Int4<64>, D, Out::Glu>(p); }           \
+  extern "C" __global__ void __launch_bounds__(GEMM_THREADS) experts_int4_32_store_##D(const Experts p) { coded<Int4<32>, D, Out::Store>(p); } \
+  extern "C" __global__ void __launch_bounds__(GEMM_THREADS) experts_int4_32_glu_##D(const Experts p) { coded<Int4<32>, D, Out::Glu>(p); }     \
+  extern "C" __global__ void __launch_bounds__(GEMM_THREADS) experts_int4_64_store_##D(const Experts p) { coded<Int4<64>, D, Out::Store>(p); } \
+  extern "C" __global__ void __launch_bounds__(GEMM_THREADS) experts_int4_64_glu_##D(const Experts p) { coded<Int4<64>, D, Out::Glu>(p); }
 
 INSTANCES(16)
 INSTANCES(64)

@@ -6,7 +6,7 @@
 //   Q6_K  w     low four bits of the codes as above, then [K / 64, N / 8, 32 lanes] words of their upper two: bits 2 i and 2 i + 16 are
 //               of pair i of the eight pairs (2t, 2t+1), (2t+8, 2t+9), ...
 //         meta  [K / 256, N, 16] signed bytes, then [K / 256, N] f16 d;  w = d * scale * (code - 32), a scale for 16 inputs
-//   gemm_q4k_*, gemm_q6k_*: store, add, glu as in gemm_bf16.cu
+//   gemm_q4k_*, gemm_q6k_*: store, add, glu as in gemm_bf16.cu;  experts_q4k_*, experts_q6k_*
 //   schedule  scales are multiplied out in f32 as the reference codec does, every 64 inputs anew; they are read once for 256
 //   tiling    as gemm_bf16.cu
 //   roofline  few rows: N K 4.5 / 8 or 6.5625 / 8 bytes / DRAM bandwidth;  many: 2 M N K flop / bf16 peak
@@ -114,13 +114,17 @@ struct Q6K {
   };
 };
 
-#define INSTANCES(D)                                                                                                            \
-  extern "C" __global__ void __launch_bounds__(GEMM_THREADS) gemm_q4k_store_##D(const Gemm p) { coded<Q4K, D, Out::Store>(p); } \
-  extern "C" __global__ void __launch_bounds__(GEMM_THREADS) gemm_q4k_add_##D(const Gemm p) { coded<Q4K, D, Out::Add>(p); }     \
-  extern "C" __global__ void __launch_bounds__(GEMM_THREADS) gemm_q4k_glu_##D(const Gemm p) { coded<Q4K, D, Out::Glu>(p); }     \
-  extern "C" __global__ void __launch_bounds__(GEMM_THREADS) gemm_q6k_store_##D(const Gemm p) { coded<Q6K, D, Out::Store>(p); } \
-  extern "C" __global__ void __launch_bounds__(GEMM_THREADS) gemm_q6k_add_##D(const Gemm p) { coded<Q6K, D, Out::Add>(p); }     \
-  extern "C" __global__ void __launch_bounds__(GEMM_THREADS) gemm_q6k_glu_##D(const Gemm p) { coded<Q6K, D, Out::Glu>(p); }
+#define INSTANCES(D)                                                                                                                  \
+  extern "C" __global__ void __launch_bounds__(GEMM_THREADS) gemm_q4k_store_##D(const Gemm p) { coded<Q4K, D, Out::Store>(p); }       \
+  extern "C" __global__ void __launch_bounds__(GEMM_THREADS) gemm_q4k_add_##D(const Gemm p) { coded<Q4K, D, Out::Add>(p); }           \
+  extern "C" __global__ void __launch_bounds__(GEMM_THREADS) gemm_q4k_glu_##D(const Gemm p) { coded<Q4K, D, Out::Glu>(p); }           \
+  extern "C" __global__ void __launch_bounds__(GEMM_THREADS) gemm_q6k_store_##D(const Gemm p) { coded<Q6K, D, Out::Store>(p); }       \
+  extern "C" __global__ void __launch_bounds__(GEMM_THREADS) gemm_q6k_add_##D(const Gemm p) { coded<Q6K, D, Out::Add>(p); }           \
+  extern "C" __global__ void __launch_bounds__(GEMM_THREADS) gemm_q6k_glu_##D(const Gemm p) { coded<Q6K, D, Out::Glu>(p); }           \
+  extern "C" __global__ void __launch_bounds__(GEMM_THREADS) experts_q4k_store_##D(const Experts p) { coded<Q4K, D, Out::Store>(p); } \
+  extern "C" __global__ void __launch_bounds__(GEMM_THREADS) experts_q4k_glu_##D(const Experts p) { coded<Q4K, D, Out::Glu>(p); }     \
+  extern "C" __global__ void __launch_bounds__(GEMM_THREADS) experts_q6k_store_##D(const Experts p) { coded<Q6K, D, Out::Store>(p); } \
+  extern "C" __global__ void __launch_bounds__(GEMM_THREADS) experts_q6k_glu_##D(const Experts p) { coded<Q6K, D, Out::Glu>(p); }
 
 INSTANCES(16)
 INSTANCES(64)

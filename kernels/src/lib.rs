@@ -8,6 +8,8 @@ pub mod cpu;
 pub mod cuda;
 mod inputs;
 mod memory;
+#[cfg(test)]
+mod mixtures;
 mod parts;
 pub mod reference;
 

@@ -38,6 +38,15 @@ impl Limits {
                 self.glu_rows
             )));
         }
+        let is_stack =
+            parts.iter().all(|part| part.rows == parts[0].rows) && parts[0].rows.is_multiple_of(self.glu_rows);
+        let whole = role != Role::ExpertsGlu || parts.len().is_multiple_of(2);
+        if matches!(role, Role::Experts | Role::ExpertsGlu) && !(is_stack && whole) {
+            return Err(LoadError::Shape(format!(
+                "experts of equal rows in multiples of {} are wanted",
+                self.glu_rows
+            )));
+        }
         Ok(cols)
     }
 }
@@ -63,6 +72,9 @@ mod tests {
             (vec![part(4, 8)], Role::Glu, "in multiples of 4"),
             (vec![part(4, 8), part(8, 8)], Role::Glu, "in multiples of 4"),
             (vec![part(6, 8), part(6, 8)], Role::Glu, "in multiples of 4"),
+            (vec![part(4, 8), part(8, 8)], Role::Experts, "experts of equal rows in multiples of 4"),
+            (vec![part(6, 8)], Role::Experts, "experts of equal rows in multiples of 4"),
+            (vec![part(4, 8)], Role::ExpertsGlu, "experts of equal rows in multiples of 4"),
         ] {
             let error = limits.check(&parts, role).expect_err(message).to_string();
             assert!(error.contains(message), "{error}");

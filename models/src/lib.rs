@@ -2,12 +2,18 @@
 //!
 //! A family composes layers of `nn`; it names no quantization format and no device.
 
+mod decoder;
 mod llama;
+mod mixtral;
+mod qwen3;
+mod qwen3_moe;
 
 use nn::{Loader, NnError};
 use tensor::Backend;
 use thiserror::Error;
 use weights::Checkpoint;
+
+use decoder::Decoder;
 
 /// A loaded decoder.
 pub trait CausalLm<B: Backend> {
@@ -41,7 +47,7 @@ pub enum ModelError {
 }
 
 /// Names as the checkpoint's config gives them, lower case and without `ForCausalLM`.
-pub const SUPPORTED: &[&str] = &["llama", "mistral"];
+pub const SUPPORTED: &[&str] = &["llama", "mistral", "mixtral", "qwen2", "qwen3", "qwen3_moe"];
 
 /// Loads the family that the checkpoint's config names. Positions up to `max_model_len` get rotary tables.
 pub fn load<B: Backend>(
@@ -50,9 +56,13 @@ pub fn load<B: Backend>(
     max_model_len: usize,
 ) -> Result<Box<dyn CausalLm<B>>, ModelError> {
     let config = checkpoint.config();
+    let parts = match config.architecture.as_str() {
+        "llama" | "mistral" | "qwen2" => llama::parts(),
+        "mixtral" => mixtral::parts(),
+        "qwen3" => qwen3::parts(),
+        "qwen3_moe" => qwen3_moe::parts(),
+        other => return Err(ModelError::Architecture { name: other.to_owned() }),
+    };
     let loader = &mut Loader { checkpoint, backend };
-    match config.architecture.as_str() {
-        "llama" | "mistral" => Ok(Box::new(llama::Llama::load(loader, config, max_model_len)?)),
-        other => Err(ModelError::Architecture { name: other.to_owned() }),
-    }
+    Ok(Box::new(Decoder::load(loader, config, max_model_len, &parts)?))
 }

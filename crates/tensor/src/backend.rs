@@ -8,20 +8,20 @@ use quant::Stored;
 use sampler::{Row, Sampled};
 use thiserror::Error;
 
-use crate::{Act, ActSet, StepInputs};
+use crate::{Act, ActSet, RouteSpec, Routing, StepInputs};
 
 /// A device. Ops run inside [`Backend::step`]; an op that fails latches its error, and `step` returns it.
 pub trait Backend: Sized + 'static {
     /// Arena or resident memory. Pointers to it exist inside kernels only. Clones share the memory.
     type Buf: Clone;
-    /// One matrix, or fused parts of one (qkv; gate and up), in the backend's own packing.
+    /// One matrix, fused parts of one (qkv; gate and up), or a stack of experts, in the backend's own packing.
     type Weight;
     /// The paged K and V of one group's layers.
     type Cache;
 
     // ---- loading
 
-    /// Packs `parts`, stacked along the output dimension; all have the same number of columns.
+    /// Packs `parts`, stacked along the output dimension, or as `role` says; all have the same number of columns.
     fn pack(&mut self, parts: &[Stored<'_>], role: Role) -> Result<Self::Weight, LoadError>;
 
     /// A resident f32 vector: norm gains, biases.
@@ -72,6 +72,24 @@ pub trait Backend: Sized + 'static {
 
     /// `f(a * gate^T) * (a * up^T)` for a weight packed with [`Role::Glu`]: `[rows, N / 2]`.
     fn linear_glu(&mut self, a: &Act<Self>, w: &Self::Weight, f: Activation, emit: ActSet) -> Act<Self>;
+
+    /// Picks experts by a router's `logits [T, num_experts]`.
+    fn route(&mut self, logits: &Self::Buf, spec: &RouteSpec) -> Routing<Self>;
+
+    /// [`Backend::linear_glu`] of each token by each of its experts, for a stack packed with [`Role::ExpertsGlu`]:
+    /// `[T * top_k, N / 2]`, in an order that [`Backend::experts_add`] knows.
+    fn experts_glu(
+        &mut self,
+        a: &Act<Self>,
+        w: &Self::Weight,
+        routing: &Routing<Self>,
+        f: Activation,
+        emit: ActSet,
+    ) -> Act<Self>;
+
+    /// `onto [T, N] +=` the sum of `weight * (a * w^T)` over a token's experts, slot by slot; `a` is what
+    /// [`Backend::experts_glu`] made with the same routing, `w` was packed with [`Role::Experts`].
+    fn experts_add(&mut self, a: &Act<Self>, w: &Self::Weight, routing: &Routing<Self>, onto: &Self::Buf);
 
     /// Splits `qkv [T, (Hq + 2 Hkv) * D]`, normalizes and rotates q and k, writes k and v to layer `layer` of `cache`
     /// through the slot mapping, and returns q `[T, Hq * D]`.
@@ -143,6 +161,10 @@ pub enum Role {
     Glu,
     /// Sharded along the input.
     Row,
+    /// A stack of [`Role::Row`], one part an expert; all have one shape.
+    Experts,
+    /// A stack of [`Role::Glu`], two parts an expert.
+    ExpertsGlu,
     /// Looked up by token.
     Embed,
     /// Projects to the vocabulary; may serve as the embedding too.

@@ -5,6 +5,7 @@
 mod act;
 mod backend;
 mod inputs;
+mod routing;
 mod workspace;
 
 pub use act::{Act, ActSet, Encoding};
@@ -13,4 +14,5 @@ pub use backend::{
     Role, RopeTable, StepKey,
 };
 pub use inputs::{GroupInputs, StepInputs};
+pub use routing::{RouteSpec, Routing};
 pub use workspace::{Region, Workspace};

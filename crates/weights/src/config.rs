@@ -5,7 +5,7 @@ use crate::{Problem, Yarn};
 /// A decoder's shape and constants.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelConfig {
-    /// The family, as the checkpoint names it: `llama`, `mistral`, `qwen3`. GGUF calls Mistral `llama` too.
+    /// The family, as Hugging Face names it: `llama`, `mistral`, `qwen3_moe`. GGUF calls Mistral `llama` too.
     pub architecture: String,
     pub hidden_size: usize,
     pub num_layers: usize,
@@ -13,6 +13,8 @@ pub struct ModelConfig {
     pub num_kv_heads: usize,
     pub head_dim: usize,
     pub intermediate_size: usize,
+    /// Experts in place of the feed-forward layer.
+    pub moe: Option<MoeConfig>,
     pub vocab_size: usize,
     pub max_position_embeddings: usize,
     pub rms_norm_eps: f32,
@@ -28,6 +30,17 @@ pub struct ModelConfig {
     pub bos_token_id: Option<u32>,
     /// Tokens that end a generation, without repetition.
     pub eos_token_ids: Vec<u32>,
+}
+
+/// A mixture of experts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MoeConfig {
+    pub num_experts: usize,
+    pub experts_per_token: usize,
+    /// Of one expert.
+    pub intermediate_size: usize,
+    /// Whether the weights of a token's experts are scaled to sum to 1.
+    pub renormalize: bool,
 }
 
 /// Rotary position embedding.
@@ -82,6 +95,7 @@ impl ModelConfig {
         })?;
         require(self.sliding_window != Some(0), || "the sliding window is 0, but it must hold a token".to_owned())?;
         self.rope.check(self.head_dim)?;
+        self.moe.map_or(Ok(()), MoeConfig::check)?;
         self.check_tokens()
     }
 
@@ -92,6 +106,21 @@ impl ModelConfig {
             })?;
         }
         Ok(())
+    }
+}
+
+impl MoeConfig {
+    fn check(self) -> Result<(), Problem> {
+        let Self { num_experts, experts_per_token, intermediate_size, .. } = self;
+        require((1..=1 << 12).contains(&num_experts), || {
+            format!("the number of experts is {num_experts}, but it must be 1 to 4096")
+        })?;
+        require((1..=num_experts).contains(&experts_per_token), || {
+            format!("a token asks {experts_per_token} of {num_experts} experts, but it must ask 1 to all of them")
+        })?;
+        require((1..=1 << 20).contains(&intermediate_size), || {
+            format!("an expert's intermediate size is {intermediate_size}, but it must be 1 to {}", 1 << 20)
+        })
     }
 }
 

@@ -5,7 +5,7 @@
 mod common;
 
 use common::{Made, array_value, f32_value, folder, string_value, tensor, u32_value, value};
-use weights::{Checkpoint, RopeScaling, TokenizerSource};
+use weights::{Checkpoint, MoeConfig, RopeScaling, TokenizerSource};
 
 fn open(name: &str, bytes: &[u8]) -> Result<Checkpoint, String> {
     let path = folder(name).join("made.gguf");
@@ -43,6 +43,45 @@ fn llamas_rows_come_back_in_order() {
     assert_eq!(firsts, [0.0, 2.0, 1.0, 3.0]);
     checkpoint.release();
     assert_eq!(checkpoint.tensor("model.layers.0.self_attn.q_proj.weight").unwrap().bytes, query.bytes);
+}
+
+/// [`Made::llama`] with two experts, of which a token asks one: a stack of `down` `[2, 2, 4]` whose row `r` is all `r`, and
+/// `up` as a matrix an expert.
+fn mixture() -> Made {
+    let mut made = Made::llama();
+    made.values.extend([u32_value("llama.expert_count", 2), u32_value("llama.expert_used_count", 1)]);
+    made.tensors.push(tensor("blk.0.ffn_down_exps.weight", &[4, 2, 2], 0, 128));
+    made.data.extend((0..16).flat_map(|i| ((i / 4) as f32).to_le_bytes()));
+    for expert in 0..2u8 {
+        made.tensors.push(tensor(&format!("blk.0.ffn_up.{expert}.weight"), &[4, 2], 0, 192 + 32 * u64::from(expert)));
+        made.data.extend([expert; 32]);
+    }
+    made
+}
+
+#[test]
+fn experts_are_cut_out_of_their_stacks() {
+    let checkpoint = open("experts", &mixture().bytes()).unwrap();
+    let config = checkpoint.config();
+    let moe = MoeConfig { num_experts: 2, experts_per_token: 1, intermediate_size: 8, renormalize: true };
+    assert_eq!((config.architecture.as_str(), config.moe), ("mixtral", Some(moe)));
+    for prefix in ["block_sparse_moe.experts.1.w", "mlp.experts.1."] {
+        let name = |part: &str| format!("model.layers.0.{prefix}{part}.weight");
+        let (down, up) =
+            if prefix.ends_with('w') { (name("2"), name("3")) } else { (name("down_proj"), name("up_proj")) };
+        assert!(checkpoint.has(&down) && checkpoint.has(&up));
+        let down = checkpoint.tensor(&down).unwrap();
+        assert_eq!((down.rows, down.cols), (2, 4));
+        assert_eq!(down.stored().dequantize(), [2.0, 2.0, 2.0, 2.0, 3.0, 3.0, 3.0, 3.0]);
+        assert!(checkpoint.tensor(&up).unwrap().bytes.iter().all(|byte| *byte == 1));
+    }
+    for (name, message) in [
+        ("mlp.experts.2.down_proj", "its 4 rows have no expert 2 of 2"),
+        ("mlp.experts.0.gate_proj", "has no tensor model.layers.0.mlp.experts.0.gate_proj.weight (blk.0.ffn_gate_exps"),
+    ] {
+        let error = checkpoint.tensor(&format!("model.layers.0.{name}.weight")).unwrap_err().to_string();
+        assert!(error.contains(message), "{error} does not say: {message}");
+    }
 }
 
 #[test]
@@ -187,6 +226,11 @@ fn hostile_headers_are_told_why() {
             "wrong-type",
             with("llama.block_count", string_value("llama.block_count", "2")),
             "llama.block_count is a string",
+        ),
+        (
+            "experts",
+            with("llama.expert_count", u32_value("llama.expert_count", 2)),
+            "llama.expert_used_count is missing",
         ),
         ("missing", with("llama.context_length", u32_value("x", 0)), "llama.context_length is missing"),
         ("rope", with("x", string_value("llama.rope.scaling.type", "longrope")), "its rope scaling is longrope"),

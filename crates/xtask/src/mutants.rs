@@ -108,6 +108,26 @@ const MUTANTS: &[Mutant] = &[
         "__fmaf_rn(b, cos, -__fmul_rn(a, sin))",
     ),
     mutant("include/rope_head.cuh", "a head is not normalized", "warp_sum(squares) / p.head_dim", "1.0f"),
+    mutant("include/experts.cuh", "every row goes to the first expert", "tile.x * p.w_bytes", "0 * p.w_bytes"),
+    mutant("moe_route.cu", "an expert is picked twice", "taken |= 1u", "taken |= 0u"),
+    mutant(
+        "moe_sort.cu",
+        "an expert's rows begin where another's end",
+        "first_row = first_tile * p.tile_rows",
+        "first_row = first_tile",
+    ),
+    mutant(
+        "moe_sort.cu",
+        "a barrier is missing",
+        "found[warp] = __popc(mine);\n    __syncthreads();",
+        "found[warp] = __popc(mine);",
+    ),
+    mutant(
+        "moe_rows.cu",
+        "a slot is not weighted",
+        "const float weight = weights[slot];",
+        "const float weight = weights[0];",
+    ),
     mutant("rows.cu", "an embedding lacks its minimum", "(scale * code + min)", "(scale * code + 0.0f * min)"),
 ];
 

@@ -15,6 +15,7 @@
 //   4 bits  the k of its pairs (2t, 2t+1), (2t+8, 2t+9), (2t+16, ..), (2t+24, ..): nibble i and i + 4 are pair i
 #pragma once
 
+#include "experts.cuh"
 #include "gemm_pipeline.cuh"
 
 // Asks for TILE_N outputs of rows `first ..` of `plane [rows, n * BYTES]`; zeros beyond it. n a multiple of 8.
@@ -127,4 +128,10 @@ __device__ __forceinline__ void coded(const Gemm& p) {
   DYN_SMEM(ring);
   Coded<Codec, TM> work(p, ring);
   gemm<OUT>(p, work, ring);
+}
+
+template <class Codec, int TM, Out OUT>
+__device__ __forceinline__ void coded(const Experts& p) {
+  Gemm own;
+  if (choose_expert(p, own)) coded<Codec, TM, OUT>(own);
 }

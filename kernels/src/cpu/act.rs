@@ -104,6 +104,26 @@ impl Emit {
         }
     }
 
+    /// Puts a row as it lies in `from`, which has these columns in these encodings.
+    ///
+    /// # Safety
+    /// Both rows exist.
+    pub unsafe fn copy_row(&self, row: usize, from: &Emit, from_row: usize) {
+        // SAFETY: the row's elements, on both sides.
+        unsafe {
+            if let (Some(to), Some(from)) = (self.f32, from.f32) {
+                copy(to, row, from, from_row, self.cols);
+            }
+            if let (Some(to), Some(from)) = (&self.codes, &from.codes) {
+                let groups = self.cols / GROUP;
+                copy(to.q, row, from.q, from_row, self.cols * to.planes);
+                copy(to.scales, row, from.scales, from_row, groups);
+                copy(to.scaled_sums, row, from.scaled_sums, from_row, groups);
+                copy(to.sums, row, from.sums, from_row, 2 * groups);
+            }
+        }
+    }
+
     /// Puts a whole row from memory.
     ///
     /// # Safety
@@ -122,6 +142,12 @@ impl Emit {
             }
         }
     }
+}
+
+/// Row `from_row` of `len` elements to row `to_row`.
+unsafe fn copy<T>(to: *mut T, to_row: usize, from: *const T, from_row: usize, len: usize) {
+    // SAFETY: as the caller vouches.
+    unsafe { to.add(to_row * len).copy_from_nonoverlapping(from.add(from_row * len), len) };
 }
 
 /// Whether `set` can be emitted for this many columns.

@@ -19,7 +19,15 @@ use super::weight::{Kind, STRIP, STRIP_COLS, Segment, Weight};
 /// Rows in the largest register block.
 const MAX_ROWS: usize = 4;
 /// Rows in a job: enough to amortize a strip's way into the cache, few enough to spread over threads.
-const CHUNK: usize = 24 * MAX_ROWS;
+pub(super) const CHUNK: usize = 24 * MAX_ROWS;
+
+/// Rows of one expert, as many as a job takes at most.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Tile {
+    pub expert: u32,
+    pub first: u32,
+    pub end: u32,
+}
 
 /// The input rows, in the encoding that the weight wants.
 #[derive(Clone, Copy)]
@@ -71,6 +79,25 @@ impl Matmul<'_> {
                 unsafe { isa.run(job) };
             });
         }
+    }
+
+    /// Multiplies each of `tiles` by its expert, a segment of the weight.
+    pub fn run_experts(&self, tiles: &[Tile], pool: &Pool, isa: Isa) {
+        let strips = self.weight.segments[0].strips();
+        pool.run(strips * tiles.len(), &|job| {
+            let Tile { expert, first, end } = tiles[job / strips];
+            let segment = &self.weight.segments[expert as usize];
+            let job = Job {
+                matmul: self,
+                segment,
+                input: self.input(segment.kind),
+                first_tile: job % strips * STRIP,
+                first_row: first as usize,
+                end_row: end as usize,
+            };
+            // SAFETY: as for `run`; the experts of a stack have equally many strips.
+            unsafe { isa.run(job) };
+        });
     }
 
     fn input(&self, kind: Kind) -> Input {

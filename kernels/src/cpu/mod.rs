@@ -11,11 +11,13 @@ mod cache;
 mod embed;
 mod isa;
 mod matmul;
+mod moe;
 mod norm;
 mod options;
 mod pool;
 mod roofline;
 mod rope;
+mod route;
 mod sample;
 mod simd;
 #[cfg(test)]
@@ -28,7 +30,7 @@ use quant::Stored;
 use sampler::{Row, Sampled};
 use tensor::{
     Act, ActSet, Activation, AttnSpec, Backend, CacheSpec, DeviceError, Encoding, LoadError, Memory, NormSpec, QkvSpec,
-    Role, RopeTable, StepInputs, StepKey,
+    Role, RopeTable, RouteSpec, Routing, StepInputs, StepKey,
 };
 
 use crate::inputs::{self, Inputs, check_heads};
@@ -134,16 +136,7 @@ impl Cpu {
 
     fn matmul(&self, a: &Act<Self>, weight: &Weight, epilogue: Epilogue) {
         assert_eq!(a.cols, weight.cols, "the input has {} columns, the weight wants {}", a.cols, weight.cols);
-        let input = |encoding: Encoding| {
-            weight.wants().contains(encoding).then(|| {
-                let buf = a.get(encoding);
-                assert!(buf.bytes() >= act::bytes(encoding, a.rows, a.cols), "the input's buffer holds its rows");
-                buf.ptr()
-            })
-        };
-        // SAFETY: the buffer was made for this encoding and shape.
-        let codes = input(weight.codes).map(|base| unsafe { Codes::at(base, weight.codes, a.rows, a.cols) });
-        let f32 = input(Encoding::F32).map(<*mut f32>::cast_const);
+        let (codes, f32) = self.operands(a, weight);
         if self.computes() {
             Matmul { weight, codes, f32, epilogue, rows: a.rows }.run(&self.pool, self.isa);
         }
@@ -272,6 +265,18 @@ impl Backend for Cpu {
         let (act, emit) = self.emit(a.rows, w.rows / 2, emit);
         self.matmul(a, w, Epilogue::Glu { f, emit });
         act
+    }
+
+    fn route(&mut self, logits: &Buf, spec: &RouteSpec) -> Routing<Self> {
+        self.route_tokens(logits, *spec)
+    }
+
+    fn experts_glu(&mut self, a: &Act<Self>, w: &Weight, to: &Routing<Self>, f: Activation, emit: ActSet) -> Act<Self> {
+        self.gate_experts(a, w, to, f, emit)
+    }
+
+    fn experts_add(&mut self, a: &Act<Self>, w: &Weight, routing: &Routing<Self>, onto: &Buf) {
+        self.add_experts(a, w, routing, onto);
     }
 
     fn rope_write(&mut self, qkv: &Buf, spec: &QkvSpec<Self>, cache: &mut Cache, layer: usize) -> Buf {

@@ -7,9 +7,9 @@ use super::weight::{Kind, Weight};
 use super::{Buf, Cuda, address, int};
 
 /// Rows of the smaller of the two matmul tiles, and of the larger.
-const TILE_ROWS: [usize; 2] = [16, 64];
+pub(super) const TILE_ROWS: [usize; 2] = [16, 64];
 /// Outputs of a tile, and k of a stage: as `gemm_tile.cuh` and `gemm_out.cuh` have them.
-const TILE_N: usize = 64;
+pub(super) const TILE_N: usize = 64;
 const TILE_K: usize = 64;
 /// Columns that a block of `permute.cu` takes.
 const PERMUTED: usize = 1024;
@@ -29,10 +29,11 @@ pub(super) enum Out {
     Glu,
 }
 
-/// The kernels of one kind of weight: names by what becomes of the sums, then stages of the ring, both by tile; bytes of a stage's
-/// codes and scales.
+/// The kernels of one kind of weight: names by what becomes of the sums, those of experts in a second table, then stages of the ring, all
+/// by tile; bytes of a stage's codes and scales.
 struct Kernels {
     names: [[&'static str; 2]; 3],
+    experts: [[&'static str; 2]; 2],
     stages: [usize; 2],
     weight_bytes: usize,
 }
@@ -45,10 +46,26 @@ macro_rules! kernels {
                 [concat!("gemm_", $kind, "_add_16"), concat!("gemm_", $kind, "_add_64")],
                 [concat!("gemm_", $kind, "_glu_16"), concat!("gemm_", $kind, "_glu_64")],
             ],
+            experts: [
+                [concat!("experts_", $kind, "_store_16"), concat!("experts_", $kind, "_store_64")],
+                [concat!("experts_", $kind, "_glu_16"), concat!("experts_", $kind, "_glu_64")],
+            ],
             stages: $stages,
             weight_bytes: $weight_bytes,
         }
     };
+}
+
+/// The kernel of experts of `kind` whose tile has `TILE_ROWS[size]` rows, and its shared memory.
+pub(super) fn experts_kernel(kind: Kind, is_glu: bool, size: usize) -> (&'static str, usize) {
+    let kernels = kernels_of(kind);
+    (kernels.experts[usize::from(is_glu)][size], kernels.shared_bytes(size))
+}
+
+impl Kernels {
+    fn shared_bytes(&self, size: usize) -> usize {
+        self.stages[size] * (TILE_ROWS[size] * TILE_K * 2 + self.weight_bytes)
+    }
 }
 
 fn kernels_of(kind: Kind) -> Kernels {
@@ -112,8 +129,7 @@ impl Cuda {
         };
         let tiles = w.rows.div_ceil(TILE_N);
         let grid = [tiles, a.rows.div_ceil(TILE_ROWS[size]), if is_shared { w.splits } else { 1 }];
-        let stage_bytes = TILE_ROWS[size] * TILE_K * 2 + kernels.weight_bytes;
-        self.launch(kernels.names[out as usize][size], grid, 128, kernels.stages[size] * stage_bytes, &params);
+        self.launch(kernels.names[out as usize][size], grid, 128, kernels.shared_bytes(size), &params);
     }
 
     /// The inputs `a` with their columns in the order `order`.

@@ -30,12 +30,16 @@ impl Buf {
         }
     }
 
+    pub(super) fn bytes(&self) -> usize {
+        match &self.0 {
+            Place::Arena(_, region) => region.bytes(),
+            Place::Resident(memory) => memory.bytes(),
+        }
+    }
+
     /// Elements of f32.
     pub(super) fn len(&self) -> usize {
-        match &self.0 {
-            Place::Arena(_, region) => region.bytes() / 4,
-            Place::Resident(memory) => memory.bytes() / 4,
-        }
+        self.bytes() / 4
     }
 }
 

@@ -10,6 +10,7 @@ mod device;
 mod gemm;
 mod memory;
 mod modules;
+mod moe;
 mod params;
 #[cfg(test)]
 mod tests;
@@ -22,7 +23,7 @@ use quant::Stored;
 use sampler::{Row, Sampled, Scratch};
 use tensor::{
     Act, ActSet, Activation, AttnSpec, Backend, CacheSpec, DeviceError, Encoding, LoadError, Memory, NormSpec, QkvSpec,
-    Role, RopeTable, StepInputs, StepKey,
+    Role, RopeTable, RouteSpec, Routing, StepInputs, StepKey,
 };
 
 use crate::inputs::Inputs;
@@ -142,10 +143,11 @@ impl Backend for Cuda {
     type Cache = Cache;
 
     fn pack(&mut self, parts: &[Stored<'_>], role: Role) -> Result<Weight, LoadError> {
-        let Packed { rows, cols, kind, data, meta, order } = weight::pack(parts, role)?;
+        let Packed { rows, cols, experts, kind, data, meta, order } = weight::pack(parts, role)?;
         let meta = if meta.is_empty() { None } else { Some(self.resident(&meta)?) };
         let order = if order.is_empty() { None } else { Some(self.resident(&order)?) };
-        Ok(Weight { rows, cols, kind, splits: gemm::splits(rows, cols), data: self.resident(&data)?, meta, order })
+        let (splits, data) = (gemm::splits(rows, cols), self.resident(&data)?);
+        Ok(Weight { rows, cols, experts, kind, splits, data, meta, order })
     }
 
     fn vector(&mut self, values: &[f32]) -> Result<Buf, LoadError> {
@@ -250,6 +252,31 @@ impl Backend for Cuda {
         let out = act.get(Encoding::Bf16).clone();
         self.gemm(Out::Glu, a, w, None, &out, f);
         act
+    }
+
+    fn route(&mut self, logits: &Buf, spec: &RouteSpec) -> Routing<Self> {
+        self.route_tokens(logits, *spec)
+    }
+
+    fn experts_glu(
+        &mut self,
+        a: &Act<Self>,
+        w: &Weight,
+        routing: &Routing<Self>,
+        f: Activation,
+        emit: ActSet,
+    ) -> Act<Self> {
+        let gathered = self.gather_tokens(a, routing);
+        let act = self.bf16(gathered.rows, w.rows / 2, emit);
+        let out = act.get(Encoding::Bf16).clone();
+        self.gemm_experts(true, &gathered, w, routing, &out, f);
+        act
+    }
+
+    fn experts_add(&mut self, a: &Act<Self>, w: &Weight, routing: &Routing<Self>, onto: &Buf) {
+        let y = self.floats(a.rows, w.rows);
+        self.gemm_experts(false, a, w, routing, &y, Activation::Silu);
+        self.sum_slots(&y, w.rows, routing, onto);
     }
 
     fn rope_write(&mut self, qkv: &Buf, spec: &QkvSpec<Self>, cache: &mut Cache, layer: usize) -> Buf {

@@ -87,4 +87,39 @@ params! {
         softcap: f32,
         v_scale: f32,
     }
+    /// `experts.cuh`
+    Experts { gemm: Gemm, tiles: Address, w_bytes: u64, meta_bytes: u64, }
+    /// `moe_route.cu`
+    Route {
+        logits: Address,
+        experts: Address,
+        weights: Address,
+        tokens: i32,
+        num_experts: i32,
+        top_k: i32,
+        renormalize: i32,
+    }
+    /// `moe_sort.cu`
+    Sort {
+        experts: Address,
+        order: Address,
+        rows: Address,
+        tiles: Address,
+        pairs: i32,
+        num_experts: i32,
+        tile_rows: i32,
+        max_tiles: i32,
+    }
+    /// `moe_rows.cu`
+    Gather {
+        x: Address,
+        order: Address,
+        tiles: Address,
+        out: Address,
+        cols: i32,
+        tile_rows: i32,
+        top_k: i32,
+    }
+    /// `moe_rows.cu`
+    Sum { y: Address, rows: Address, weights: Address, onto: Address, cols: i32, top_k: i32, }
 }

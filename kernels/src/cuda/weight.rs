@@ -11,6 +11,7 @@ use quant::Stored;
 use tensor::{LoadError, Role};
 
 use super::Buf;
+use super::moe::MAX_EXPERTS;
 use crate::parts::Limits;
 pub(super) use kind::Kind;
 
@@ -18,10 +19,11 @@ pub(super) use kind::Kind;
 const GLU_ROWS: usize = 8;
 const LIMITS: Limits = Limits { cols: 8, glu_rows: GLU_ROWS, name: "CUDA", hint: "" };
 
-/// One matrix, packed.
+/// One matrix, packed; or a stack of experts of one shape, one after the other.
 pub struct Weight {
     pub(super) rows: usize,
     pub(super) cols: usize,
+    pub(super) experts: usize,
     pub(super) kind: Kind,
     /// Runs that the sum over the columns is cut into.
     pub(super) splits: usize,
@@ -36,6 +38,7 @@ pub struct Weight {
 pub(super) struct Packed {
     pub rows: usize,
     pub cols: usize,
+    pub experts: usize,
     pub kind: Kind,
     pub data: Vec<u8>,
     pub meta: Vec<u8>,
@@ -45,8 +48,42 @@ pub(super) struct Packed {
 /// Rows of parts, in the order in which they are packed.
 type Rows<'a> = [(&'a Stored<'a>, usize)];
 
-/// Packs `parts`: in codes where all of them are coded in one way that the kernels have, else as bf16 `[N, K]`.
+/// Packs `parts` as `role` says.
 pub(super) fn pack(parts: &[Stored<'_>], role: Role) -> Result<Packed, LoadError> {
+    match role {
+        Role::Experts => stack(parts, 1, Role::Row),
+        Role::ExpertsGlu => stack(parts, 2, Role::Glu),
+        _ => matrix(parts, role),
+    }
+}
+
+/// A stack of experts, `each` parts of `role` one.
+fn stack(parts: &[Stored<'_>], each: usize, role: Role) -> Result<Packed, LoadError> {
+    let mut experts = parts.chunks(each).map(|parts| matrix(parts, role));
+    let mut stack = experts.next().unwrap_or_else(|| matrix(parts, role))?;
+    for expert in experts {
+        let expert = expert?;
+        if (expert.rows, expert.cols, expert.kind) != (stack.rows, stack.cols, stack.kind) {
+            return Err(LoadError::Shape("the experts of a stack have one shape and one kind".to_owned()));
+        }
+        if !expert.order.is_empty() || !stack.order.is_empty() {
+            return Err(LoadError::Unsupported(
+                "experts whose columns have an order of their own cannot be run".to_owned(),
+            ));
+        }
+        stack.data.extend(expert.data);
+        stack.meta.extend(expert.meta);
+        stack.experts += 1;
+    }
+    if stack.experts > MAX_EXPERTS {
+        let message = format!("the CUDA kernels take {MAX_EXPERTS} experts at most, not {}", stack.experts);
+        return Err(LoadError::Unsupported(message));
+    }
+    Ok(stack)
+}
+
+/// Packs one matrix: in codes where all of them are coded in one way that the kernels have, else as bf16 `[N, K]`.
+fn matrix(parts: &[Stored<'_>], role: Role) -> Result<Packed, LoadError> {
     let cols = LIMITS.check(parts, role)?;
     let rows: Vec<(&Stored<'_>, usize)> = match role {
         Role::Glu => (0..parts[0].rows).step_by(GLU_ROWS).flat_map(|first| pair_rows(parts, first)).collect(),
@@ -61,7 +98,7 @@ pub(super) fn pack(parts: &[Stored<'_>], role: Role) -> Result<Packed, LoadError
         Kind::Q4K => super_blocks::pack_q4k(&rows, cols),
         Kind::Q6K => super_blocks::pack_q6k(&rows, cols),
     };
-    Ok(Packed { rows: rows.len(), cols, kind, data, meta, order })
+    Ok(Packed { rows: rows.len(), cols, experts: 1, kind, data, meta, order })
 }
 
 /// Eight rows of the gate from `first` on, then eight of the up part.

@@ -12,7 +12,7 @@ const TILE: usize = 32;
 /// Rows and columns under one scale where activations have groups of 128 too.
 const BLOCK: (usize, usize) = (128, 128);
 
-/// A dequantized matrix `[N, K]`.
+/// A dequantized matrix `[N, K]`, or a stack of them, one on the other.
 pub struct Weight {
     matrix: Tensor,
     rows: usize,
@@ -39,6 +39,22 @@ impl Weight {
         })
     }
 
+    /// Stacks `parts` as experts, `each` of them to one matrix.
+    pub(super) fn experts(parts: &[Stored<'_>], each: usize) -> Result<Self, LoadError> {
+        if !parts.len().is_multiple_of(each) || parts.iter().any(|part| part.rows != parts[0].rows) {
+            return Err(LoadError::Shape("the experts of a stack have one shape".to_owned()));
+        }
+        let stack = Self::new(parts)?;
+        Ok(Self { rows: each * parts.first().map_or(0, |part| part.rows), ..stack })
+    }
+
+    /// One matrix of a stack.
+    pub(super) fn expert(&self, idx: usize) -> Self {
+        let matrix = self.matrix.narrow(0, idx * self.rows, self.rows);
+        Self { matrix: matrix.expect("experts are within their stack"), ..*self }
+    }
+
+    /// Rows of the matrix, or of one of a stack.
     pub(super) fn rows(&self) -> usize {
         self.rows
     }
@@ -53,7 +69,7 @@ impl Weight {
     }
 
     pub(super) fn bytes(&self) -> u64 {
-        (self.rows * self.cols * size_of::<f32>()) as u64
+        (self.matrix.elem_count() * size_of::<f32>()) as u64
     }
 
     /// One row of the matrix.

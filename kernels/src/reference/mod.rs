@@ -10,6 +10,7 @@ mod cache;
 mod encode;
 mod math;
 mod matmul;
+mod moe;
 mod rope;
 #[cfg(test)]
 mod tests;
@@ -18,7 +19,7 @@ use quant::Stored;
 use sampler::{Row, Sampled, Scratch};
 use tensor::{
     Act, ActSet, Activation, AttnSpec, Backend, CacheSpec, DeviceError, Encoding, KvDtype, LoadError, Memory, NormSpec,
-    QkvSpec, Role, RopeTable, StepInputs, StepKey,
+    QkvSpec, Role, RopeTable, RouteSpec, Routing, StepInputs, StepKey,
 };
 
 use buffer::Ledger;
@@ -69,6 +70,17 @@ impl Reference {
             out
         })
     }
+
+    /// `f(gate) * up` of rows that hold `cols` of each.
+    fn gate(&self, both: &Buf, cols: usize, f: Activation, emit: ActSet) -> Act<Self> {
+        let rows = both.len() / (2 * cols);
+        let gated = self.emit(rows * cols, || {
+            let rows = both.values();
+            let rows = rows.chunks(2 * cols).map(|row| row.split_at(cols));
+            rows.flat_map(|(gate, up)| gate.iter().zip(up)).map(|(&gate, &up)| math::activate(f, gate) * up).collect()
+        });
+        self.act(rows, cols, emit, &gated)
+    }
 }
 
 impl Backend for Reference {
@@ -76,8 +88,12 @@ impl Backend for Reference {
     type Weight = Weight;
     type Cache = Cache;
 
-    fn pack(&mut self, parts: &[Stored<'_>], _role: Role) -> Result<Weight, LoadError> {
-        let weight = Weight::new(parts)?;
+    fn pack(&mut self, parts: &[Stored<'_>], role: Role) -> Result<Weight, LoadError> {
+        let weight = match role {
+            Role::Experts => Weight::experts(parts, 1)?,
+            Role::ExpertsGlu => Weight::experts(parts, 2)?,
+            _ => Weight::new(parts)?,
+        };
         self.resident += weight.bytes();
         Ok(weight)
     }
@@ -156,13 +172,31 @@ impl Backend for Reference {
     }
 
     fn linear_glu(&mut self, a: &Act<Self>, w: &Weight, f: Activation, emit: ActSet) -> Act<Self> {
-        let (both, cols) = (self.multiply(a, w, None), w.rows() / 2);
-        let gated = self.emit(a.rows * cols, || {
-            let rows = both.values();
-            let rows = rows.chunks(2 * cols).map(|row| row.split_at(cols));
-            rows.flat_map(|(gate, up)| gate.iter().zip(up)).map(|(&gate, &up)| math::activate(f, gate) * up).collect()
-        });
-        self.act(a.rows, cols, emit, &gated)
+        let both = self.multiply(a, w, None);
+        self.gate(&both, w.rows() / 2, f, emit)
+    }
+
+    fn route(&mut self, logits: &Buf, spec: &RouteSpec) -> Routing<Self> {
+        let tokens = logits.len() / spec.num_experts;
+        let buf = self.emit(tokens * 2 * spec.top_k, || moe::route(&logits.values(), *spec));
+        Routing { spec: *spec, tokens, buf }
+    }
+
+    fn experts_glu(
+        &mut self,
+        a: &Act<Self>,
+        w: &Weight,
+        routing: &Routing<Self>,
+        f: Activation,
+        emit: ActSet,
+    ) -> Act<Self> {
+        let both = self.emit(routing.pairs() * w.rows(), || moe::of_tokens(a, w, routing));
+        self.gate(&both, w.rows() / 2, f, emit)
+    }
+
+    fn experts_add(&mut self, a: &Act<Self>, w: &Weight, routing: &Routing<Self>, onto: &Buf) {
+        let out = self.emit(routing.tokens * w.rows(), || moe::of_pairs(a, w, routing));
+        math::add(&mut onto.values_mut(), &out.values());
     }
 
     fn rope_write(&mut self, qkv: &Buf, spec: &QkvSpec<Self>, cache: &mut Cache, layer: usize) -> Buf {

@@ -6,6 +6,7 @@ use tensor::{GroupInputs, KvScales};
 use testkit::{Random, Tolerance, check_close};
 
 use super::*;
+use crate::mixtures::CASES;
 
 const CLOSE: Tolerance = Tolerance { absolute: 2e-5, relative: 1e-5 };
 
@@ -271,4 +272,32 @@ fn planning_counts_what_a_step_keeps_alive() {
     assert_eq!(reference.workspace_bytes(), (10 * 8 + 2 * 8 + 2 * 8) * 4);
     drop(reference.step(StepKey::Plan, &inputs, body).unwrap());
     assert_eq!(reference.workspace_bytes(), (10 * 8 + 2 * 8 + 2 * 8) * 4, "nothing was kept");
+}
+
+#[test]
+fn mixtures_agree_with_f64() {
+    for case in CASES {
+        let actual = case.run(&mut Reference::new(), Format::F32, &case.all());
+        check_close(&format!("{case:?}"), &actual, &case.expected(Format::F32), Tolerance { absolute: 1e-4, ..CLOSE });
+    }
+}
+
+#[test]
+fn a_nan_in_the_router_stays_with_its_token() {
+    let spec = RouteSpec { num_experts: 3, top_k: 2, renormalize: true };
+    let routes = moe::route(&[0.0, 1.0, 2.0, 0.0, f32::NAN, 2.0], spec);
+    assert_eq!(routes[..2], [2.0, 1.0]);
+    assert!((routes[2] + routes[3] - 1.0).abs() < 1e-6);
+    assert!(routes[6].is_nan() && routes[7].is_nan() && routes[4] != routes[5] && routes[4].max(routes[5]) < 3.0);
+}
+
+#[test]
+fn experts_of_unequal_shape_are_refused() {
+    let ((a, b), mut reference) = ((bytes(&[0.0; 4]), bytes(&[0.0; 8])), Reference::new());
+    for (parts, role) in
+        [(vec![stored(1, 4, &a), stored(2, 4, &b)], Role::Experts), (vec![stored(1, 4, &a); 3], Role::ExpertsGlu)]
+    {
+        let error = reference.pack(&parts, role).map(drop).expect_err("no stack").to_string();
+        assert!(error.contains("one shape"), "{error}");
+    }
 }

@@ -5,7 +5,7 @@ use quant::Stored;
 use super::header::Header;
 use super::value::Value;
 use crate::config::head_dim;
-use crate::{ModelConfig, Problem, RopeConfig, RopeScaling, Yarn};
+use crate::{ModelConfig, MoeConfig, Problem, RopeConfig, RopeScaling, Yarn};
 
 /// The tensor that holds one divisor per rotating pair.
 const ROPE_FACTORS: &str = "rope_freqs.weight";
@@ -28,14 +28,16 @@ pub(super) fn read(header: &Header, file: &[u8]) -> Result<ModelConfig, Problem>
         None => head_dim(hidden_size, num_heads)?,
     };
     let has = |name: &str| header.tensors.contains_key(name);
+    let moe = keys.moe()?;
     let config = ModelConfig {
-        architecture: architecture.to_owned(),
+        architecture: family(architecture, moe.is_some()).to_owned(),
         hidden_size,
         num_layers: keys.size("block_count")?,
         num_heads,
         num_kv_heads: keys.uniform("attention.head_count_kv")?.unwrap_or(num_heads),
         head_dim,
         intermediate_size: keys.uniform("feed_forward_length")?.ok_or_else(|| keys.missing("feed_forward_length"))?,
+        moe,
         vocab_size: keys.vocab_size(hidden_size)?,
         max_position_embeddings: keys.size("context_length")?,
         rms_norm_eps: keys.float("attention.layer_norm_rms_epsilon")?,
@@ -50,6 +52,15 @@ pub(super) fn read(header: &Header, file: &[u8]) -> Result<ModelConfig, Problem>
     };
     config.check()?;
     Ok(config)
+}
+
+/// Hugging Face's name of the family.
+fn family(architecture: &str, mixture: bool) -> &str {
+    match architecture {
+        "llama" if mixture => "mixtral",
+        "qwen3moe" => "qwen3_moe",
+        other => other,
+    }
 }
 
 fn eos_token_ids(header: &Header) -> Result<Vec<u32>, Problem> {
@@ -94,6 +105,21 @@ impl Keys<'_> {
             Some((first, rest)) if rest.iter().all(|size| size == first) => Ok(Some(*first)),
             _ => Err(Problem::Unsupported(format!("{key} differs from layer to layer, which cannot be run"))),
         }
+    }
+
+    fn moe(&self) -> Result<Option<MoeConfig>, Problem> {
+        let Some(num_experts) = self.optional_size("expert_count")?.filter(|num| *num > 0) else { return Ok(None) };
+        let intermediate_size = match self.uniform("expert_feed_forward_length")? {
+            Some(size) => Some(size),
+            None => self.uniform("feed_forward_length")?,
+        };
+        Ok(Some(MoeConfig {
+            num_experts,
+            experts_per_token: self.size("expert_used_count")?,
+            intermediate_size: intermediate_size.ok_or_else(|| self.missing("feed_forward_length"))?,
+            // The architectures that are read here all renormalize; only others have a setting.
+            renormalize: true,
+        }))
     }
 
     /// The embedding's rows; the metadata often counts otherwise or not at all.

@@ -22,7 +22,7 @@ use crate::error::InFile;
 use crate::mapping::Mapping;
 use crate::{ModelConfig, Problem, Tensor, TextSource, WeightsError};
 use header::{Header, TensorInfo};
-use names::RowOrder;
+use names::{Expert, RowOrder};
 
 /// An open GGUF file.
 pub(crate) struct Gguf {
@@ -46,10 +46,16 @@ impl Gguf {
     }
 
     pub fn has(&self, name: &str) -> bool {
-        self.info(name).is_ok()
+        match names::expert(name) {
+            Some(expert) => [expert.stack, expert.alone].iter().any(|name| self.header.tensors.contains_key(name)),
+            None => self.info(name).is_ok(),
+        }
     }
 
     pub fn tensor(&self, name: &str, config: &ModelConfig) -> Result<Tensor<'_>, Problem> {
+        if let Some(expert) = names::expert(name) {
+            return self.expert(name, &expert, config);
+        }
         let info = self.info(name)?;
         let bytes = &self.mapping.bytes()[info.bytes.clone()];
         let bytes = match RowOrder::of(name, config) {
@@ -60,6 +66,24 @@ impl Gguf {
             }
         };
         Ok(Tensor { rows: info.rows, cols: info.cols, format: info.format, bytes, scales: None })
+    }
+
+    /// One matrix of a stack `[experts, rows, cols]`, or one that lies alone.
+    fn expert(&self, name: &str, expert: &Expert, config: &ModelConfig) -> Result<Tensor<'_>, Problem> {
+        let tensors = &self.header.tensors;
+        let (info, idx, num) = match (tensors.get(&expert.stack), tensors.get(&expert.alone)) {
+            (Some(info), _) => (info, expert.idx, config.moe.map_or(1, |moe| moe.num_experts)),
+            (None, Some(info)) => (info, 0, 1),
+            (None, None) => return Err(Problem::NoTensor(format!("{name} ({})", expert.stack))),
+        };
+        if idx >= num || !info.rows.is_multiple_of(num) {
+            let reason = format!("its {} rows have no expert {idx} of {num}", info.rows);
+            return Err(Problem::tensor(&expert.stack, reason));
+        }
+        let bytes = &self.mapping.bytes()[info.bytes.clone()];
+        let len = bytes.len() / num;
+        let bytes = Cow::Borrowed(&bytes[idx * len..][..len]);
+        Ok(Tensor { rows: info.rows / num, cols: info.cols, format: info.format, bytes, scales: None })
     }
 
     pub fn total_bytes(&self) -> u64 {

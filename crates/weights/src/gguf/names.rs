@@ -11,7 +11,36 @@
 
 use crate::ModelConfig;
 
-/// The GGUF name of a Hugging Face tensor.
+/// One matrix of a stack, as a Hugging Face name asks for it.
+pub(super) struct Expert {
+    pub stack: String,
+    /// The name of the matrix in older files, which hold each by itself.
+    pub alone: String,
+    pub idx: usize,
+}
+
+/// The expert that a Hugging Face name asks for, of Mixtral or of the others.
+pub(super) fn expert(name: &str) -> Option<Expert> {
+    let (layer, part) = name.strip_prefix("model.layers.")?.strip_suffix(".weight")?.split_once('.')?;
+    layer.parse::<u32>().ok()?;
+    let (_, expert) =
+        part.split_once(".experts.").filter(|(mixture, _)| matches!(*mixture, "mlp" | "block_sparse_moe"))?;
+    let (idx, part) = expert.split_once('.')?;
+    let idx = idx.parse().ok()?;
+    let part = match part {
+        "gate_proj" | "w1" => "ffn_gate",
+        "up_proj" | "w3" => "ffn_up",
+        "down_proj" | "w2" => "ffn_down",
+        _ => return None,
+    };
+    Some(Expert {
+        stack: format!("blk.{layer}.{part}_exps.weight"),
+        alone: format!("blk.{layer}.{part}.{idx}.weight"),
+        idx,
+    })
+}
+
+/// The GGUF name of a Hugging Face tensor that is no expert.
 pub(super) fn gguf_name(name: &str) -> Option<String> {
     let (stem, suffix) = name.rsplit_once('.')?;
     if !matches!(suffix, "weight" | "bias") {
@@ -43,6 +72,7 @@ fn layer_part(part: &str) -> Option<&'static str> {
         "mlp.gate_proj" => "ffn_gate",
         "mlp.up_proj" => "ffn_up",
         "mlp.down_proj" => "ffn_down",
+        "mlp.gate" | "block_sparse_moe.gate" => "ffn_gate_inp",
         _ => return None,
     })
 }
@@ -57,8 +87,8 @@ pub(super) enum RowOrder {
 impl RowOrder {
     /// The order of the tensor of this Hugging Face name.
     pub fn of(name: &str, config: &ModelConfig) -> Self {
-        // Of the architectures with this file's names only this one's converter reorders.
-        if config.architecture != "llama" {
+        // Of the architectures with this file's names only this one's converter reorders; with experts it is Mixtral.
+        if !matches!(config.architecture.as_str(), "llama" | "mixtral") {
             return Self::Same;
         }
         match name.rsplit('.').nth(1) {
@@ -106,6 +136,29 @@ mod tests {
         ] {
             assert_eq!(gguf_name(hf).as_deref(), gguf, "{hf}");
         }
+    }
+
+    #[test]
+    fn experts_are_found_in_their_stacks() {
+        for (hf, found) in [
+            (
+                "model.layers.3.mlp.experts.7.gate_proj.weight",
+                Some(("blk.3.ffn_gate_exps.weight", "blk.3.ffn_gate.7.weight")),
+            ),
+            (
+                "model.layers.0.block_sparse_moe.experts.0.w2.weight",
+                Some(("blk.0.ffn_down_exps.weight", "blk.0.ffn_down.0.weight")),
+            ),
+            ("model.layers.0.block_sparse_moe.experts.0.w4.weight", None),
+            ("model.layers.0.mlp.experts.x.up_proj.weight", None),
+            ("model.layers.0.mlp.experts.up_proj.weight", None),
+            ("model.layers.0.mlp.up_proj.weight", None),
+        ] {
+            let names = expert(hf).map(|expert| (expert.stack, expert.alone));
+            let names = names.as_ref().map(|(stack, alone)| (stack.as_str(), alone.as_str()));
+            assert_eq!(names, found, "{hf}");
+        }
+        assert_eq!(gguf_name("model.layers.1.mlp.gate.weight").as_deref(), Some("blk.1.ffn_gate_inp.weight"));
     }
 
     /// The converter's own words: `reshape(heads, 2, d / 2, cols).swapaxes(1, 2)`.

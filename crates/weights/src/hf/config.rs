@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::json;
 use super::quantization::Quantization;
 use crate::error::InFile;
-use crate::{ModelConfig, Problem, RopeConfig, RopeScaling, WeightsError, Yarn};
+use crate::{ModelConfig, MoeConfig, Problem, RopeConfig, RopeScaling, WeightsError, Yarn};
 
 /// The settings as written. Absent and null are the same.
 #[derive(Debug, Deserialize)]
@@ -21,6 +21,11 @@ struct Written {
     num_key_value_heads: Option<usize>,
     head_dim: Option<usize>,
     intermediate_size: Option<usize>,
+    num_experts: Option<usize>,
+    num_local_experts: Option<usize>,
+    num_experts_per_tok: Option<usize>,
+    moe_intermediate_size: Option<usize>,
+    norm_topk_prob: Option<bool>,
     vocab_size: Option<usize>,
     max_position_embeddings: Option<usize>,
     rms_norm_eps: Option<f32>,
@@ -34,6 +39,7 @@ struct Written {
     mlp_bias: Option<bool>,
     sliding_window: Option<usize>,
     use_sliding_window: Option<bool>,
+    max_window_layers: Option<usize>,
     bos_token_id: Option<u32>,
     eos_token_id: Option<OneOrMore>,
 }
@@ -101,7 +107,8 @@ impl Written {
         };
         let config = ModelConfig {
             rope: self.rope(head_dim)?,
-            sliding_window: self.sliding_window.filter(|_| self.use_sliding_window != Some(false)),
+            moe: self.moe()?,
+            sliding_window: self.window()?,
             eos_token_ids: end_tokens([generation.eos_token_id, self.eos_token_id]),
             architecture: required(self.model_type, "model_type")?,
             hidden_size,
@@ -121,6 +128,33 @@ impl Written {
         };
         config.check()?;
         Ok(config)
+    }
+
+    /// Models without experts write none, or 0 of them.
+    fn moe(&self) -> Result<Option<MoeConfig>, Problem> {
+        let Some(num_experts) = self.num_local_experts.or(self.num_experts).filter(|num| *num > 0) else {
+            return Ok(None);
+        };
+        let intermediate_size = self.moe_intermediate_size.or(self.intermediate_size);
+        Ok(Some(MoeConfig {
+            num_experts,
+            experts_per_token: required(self.num_experts_per_tok, "num_experts_per_tok")?,
+            intermediate_size: required(intermediate_size, "moe_intermediate_size")?,
+            renormalize: self.norm_topk_prob.unwrap_or(false),
+        }))
+    }
+
+    /// Where some layers are to slide, those from `max_window_layers` on do.
+    fn window(&self) -> Result<Option<usize>, Problem> {
+        let sliding = self.sliding_window.filter(|_| self.use_sliding_window != Some(false));
+        match self.max_window_layers.filter(|_| self.use_sliding_window == Some(true)) {
+            None | Some(0) => Ok(sliding),
+            Some(first) if self.num_hidden_layers.is_some_and(|layers| first >= layers) => Ok(None),
+            Some(_) if sliding.is_none() => Ok(None),
+            Some(first) => Err(Problem::Unsupported(format!(
+                "layers from {first} on slide and those before do not, which cannot be run"
+            ))),
+        }
     }
 
     fn rope(&self, head_dim: usize) -> Result<RopeConfig, Problem> {
@@ -286,6 +320,30 @@ mod tests {
     }
 
     #[test]
+    fn a_window_of_some_layers_only_is_refused() {
+        let windowed = |layers: usize| {
+            config(json!({ "sliding_window": 16, "use_sliding_window": true, "max_window_layers": layers }))
+        };
+        assert_eq!(windowed(0).expect("all slide").sliding_window, Some(16));
+        assert_eq!(windowed(2).expect("none slides").sliding_window, None);
+        let error = windowed(1).expect_err("one of two slides").to_string();
+        assert!(error.contains("layers from 1 on slide"), "{error}");
+    }
+
+    #[test]
+    fn experts_are_counted_under_either_name() {
+        let experts = |changes: Value| config(changes).map(|config| config.moe);
+        let own =
+            json!({ "num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "norm_topk_prob": true });
+        let moe = MoeConfig { num_experts: 8, experts_per_token: 2, intermediate_size: 32, renormalize: true };
+        assert_eq!(experts(own).expect("a mixture"), Some(moe));
+        let local = json!({ "num_local_experts": 8, "num_experts_per_tok": 2 });
+        let moe = MoeConfig { intermediate_size: 128, renormalize: false, ..moe };
+        assert_eq!(experts(local).expect("a mixture"), Some(moe));
+        assert_eq!(experts(json!({ "num_experts": 0 })).expect("none"), None);
+    }
+
+    #[test]
     fn settings_that_cannot_be_are_refused() {
         for (changes, message) in [
             (json!({ "model_type": null }), "model_type is missing"),
@@ -310,6 +368,13 @@ mod tests {
             (json!({ "rope_scaling": { "type": "linear" } }), "rope's factor is missing"),
             (json!({ "rope_scaling": { "type": "linear", "factor": 0.0 } }), "rope scaling's factor is 0"),
             (json!({ "eos_token_id": 512 }), "the special token 512 is outside the vocabulary of 512"),
+            (json!({ "num_experts": 8 }), "num_experts_per_tok is missing"),
+            (json!({ "num_experts": 8, "num_experts_per_tok": 9 }), "a token asks 9 of 8 experts"),
+            (json!({ "num_experts": 5000, "num_experts_per_tok": 1 }), "the number of experts is 5000"),
+            (
+                json!({ "num_experts": 8, "num_experts_per_tok": 1, "moe_intermediate_size": 0 }),
+                "intermediate size is 0",
+            ),
         ] {
             let error = config(changes).expect_err(message).to_string();
             assert!(error.contains(message), "{error} does not say: {message}");

@@ -2,6 +2,7 @@
 //! same row computed alone.
 
 mod attention;
+mod experts;
 mod matmul;
 mod planar;
 mod rows;

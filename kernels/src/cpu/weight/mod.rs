@@ -17,7 +17,7 @@ pub(super) const STRIP: usize = 4;
 pub(super) const STRIP_COLS: usize = STRIP * LANES;
 const LIMITS: Limits = Limits { cols: LANES, glu_rows: LANES, name: "CPU", hint: "; use --device reference" };
 
-/// One matrix, packed. `rows` outputs, `cols` inputs.
+/// One matrix, packed, `rows` outputs by `cols` inputs; or a stack of experts of that shape, each a segment.
 pub struct Weight {
     pub(super) rows: usize,
     pub(super) cols: usize,
@@ -29,7 +29,7 @@ pub struct Weight {
 /// Consecutive outputs that are held in one way.
 pub(super) struct Segment {
     pub kind: Kind,
-    /// Its first output.
+    /// Its first output; 0 for every expert.
     pub first: usize,
     /// Its outputs, without padding.
     pub rows: usize,
@@ -41,21 +41,15 @@ impl Weight {
     /// Packs `parts` stacked along the output; gate and up of a [`Role::Glu`] alternate tile by tile.
     pub(super) fn pack(pool: &Pool, parts: &[Stored<'_>], role: Role, codes: Encoding) -> Result<Self, LoadError> {
         let cols = LIMITS.check(parts, role)?;
-        let kinds = || parts.iter().map(Kind::of);
-        let mut segments = Vec::new();
-        if role == Role::Glu {
-            let first = kinds().next().expect("there is a first part");
-            let kind = if kinds().all(|kind| kind == first) { first } else { Kind::F32 };
-            let source = |row: usize| (row / LANES % 2, row / LANES / 2 * LANES + row % LANES);
-            segments.push(Segment::pack(pool, kind, 0, 2 * parts[0].rows, parts, &source));
-        } else {
-            let mut first = 0;
-            for (idx, (part, kind)) in parts.iter().zip(kinds()).enumerate() {
-                segments.push(Segment::pack(pool, kind, first, part.rows, parts, &|row| (idx, row)));
-                first += part.rows;
-            }
-        }
-        Ok(Self { rows: parts.iter().map(|part| part.rows).sum(), cols, codes, segments })
+        let mut segments: Vec<Segment> = match role {
+            Role::Glu | Role::ExpertsGlu => parts.chunks(2).map(|pair| Segment::pair(pool, pair)).collect(),
+            _ => parts.iter().map(|part| Segment::whole(pool, part)).collect(),
+        };
+        let rows = match role {
+            Role::Experts | Role::ExpertsGlu => segments[0].rows,
+            _ => line_up(&mut segments),
+        };
+        Ok(Self { rows, cols, codes, segments })
     }
 
     /// The encodings of activations that it multiplies.
@@ -83,11 +77,22 @@ impl Weight {
 }
 
 impl Segment {
+    /// Packs gate and up of one gated unit.
+    fn pair(pool: &Pool, parts: &[Stored<'_>]) -> Self {
+        let (gate, up) = (Kind::of(&parts[0]), Kind::of(&parts[1]));
+        let kind = if gate == up { gate } else { Kind::F32 };
+        let source = |row: usize| (row / LANES % 2, row / LANES / 2 * LANES + row % LANES);
+        Self::pack(pool, kind, 2 * parts[0].rows, parts, &source)
+    }
+
+    fn whole(pool: &Pool, part: &Stored<'_>) -> Self {
+        Self::pack(pool, Kind::of(part), part.rows, std::slice::from_ref(part), &|row| (0, row))
+    }
+
     /// Packs the rows that `source` names by part and row.
     fn pack(
         pool: &Pool,
         kind: Kind,
-        first: usize,
         rows: usize,
         parts: &[Stored<'_>],
         source: &(dyn Fn(usize) -> (usize, usize) + Sync),
@@ -103,7 +108,7 @@ impl Segment {
                 record::pack(kind, &parts[part], part_row, row % STRIP_COLS, bytes);
             }
         });
-        Self { kind, first, rows, strip_bytes, data }
+        Self { kind, first: 0, rows, strip_bytes, data }
     }
 
     pub fn strips(&self) -> usize {
@@ -117,4 +122,12 @@ impl Segment {
         // SAFETY: within the data, as just checked.
         unsafe { self.data.as_ptr().add(offset) }
     }
+}
+
+/// Places segments side by side; returns the outputs of all.
+fn line_up(segments: &mut [Segment]) -> usize {
+    segments.iter_mut().fold(0, |first, segment| {
+        segment.first = first;
+        first + segment.rows
+    })
 }

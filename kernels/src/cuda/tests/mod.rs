@@ -3,6 +3,7 @@
 
 mod attention;
 mod dense;
+mod experts;
 mod int4;
 mod wrappers;
 
