@@ -8,10 +8,14 @@ use contract::TokenId;
 use crate::scan::{CHUNK, Scan};
 
 /// A token with its processed logit, as one number: better ones are smaller, ties go by token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(transparent)]
 pub struct Candidate(u64);
 
 impl Candidate {
+    /// The number of a NaN at token 0: better than every logit, so that one fault outdoes a row.
+    pub const FAULT: Self = Self(0);
+
     pub fn new(logit: f32, token: TokenId) -> Self {
         let bits = (logit + 0.0).to_bits();
         let descending = if bits >> 31 == 1 { bits } else { !bits & !SIGN };

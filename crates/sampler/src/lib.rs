@@ -7,6 +7,7 @@
 
 mod candidates;
 mod counts;
+mod draw;
 mod exp;
 mod logprobs;
 mod noise;
@@ -17,9 +18,11 @@ mod scan;
 
 use contract::{Span, TokenId};
 
-use candidates::Candidate;
+pub use candidates::Candidate;
 pub use counts::{Count, Counts};
-pub use processors::has_penalties;
+pub use draw::Draw;
+pub use logprobs::Judged;
+pub use processors::{dropped, has_penalties};
 pub use row::{Row, Sampled, SampledRow};
 use scan::Scan;
 
