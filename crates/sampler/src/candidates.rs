@@ -8,13 +8,14 @@ use contract::TokenId;
 use crate::scan::{CHUNK, Scan};
 
 /// A token with its processed logit, as one number: better ones are smaller, ties go by token.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(transparent)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Candidate(u64);
 
 impl Candidate {
-    /// The number of a NaN at token 0: better than every logit, so that one fault outdoes a row.
-    pub const FAULT: Self = Self(0);
+    /// The candidate that a device found, by its number.
+    pub fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
 
     pub fn new(logit: f32, token: TokenId) -> Self {
         let bits = (logit + 0.0).to_bits();

@@ -16,7 +16,7 @@ mod processors;
 mod row;
 mod scan;
 
-use contract::{Span, TokenId};
+use contract::TokenId;
 
 pub use candidates::Candidate;
 pub use counts::{Count, Counts};
@@ -43,13 +43,12 @@ pub struct Scratch {
 /// Samples one row, or judges its known token, and appends the result to `out`. `logits [V]` are `row`'s own and are
 /// overwritten. Allocates nothing once `scratch` and `out` have grown to the vocabulary.
 pub fn sample(logits: &mut [f32], row: &Row<'_>, scratch: &mut Scratch, out: &mut Sampled) {
-    let start = out.logprobs.len() as u32;
+    let start = out.logprobs.len();
     let token = match row.known {
         Some(known) => judge(logits, row, known, scratch, out),
         None => choose(logits, row, scratch, out),
     };
-    let logprobs = Span { start, len: out.logprobs.len() as u32 - start };
-    out.rows.push(SampledRow { token: token.unwrap_or(0), finite: token.is_some(), logprobs });
+    out.push(token, start);
 }
 
 /// The known token's log probability; `None` if the logits cannot be trusted.

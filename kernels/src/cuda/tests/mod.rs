@@ -4,6 +4,7 @@
 mod attention;
 mod dense;
 mod int4;
+mod sample;
 mod wrappers;
 
 use half::{bf16, f16};
