@@ -78,7 +78,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) scan_logits(const Sampling
     for (uint64_t other : warps) best = min(best, other);
     p.partials[static_cast<size_t>(idx) * (p.tiles + 1) + tile] = best;
     __threadfence();
-    is_last[0] = atomicInc(p.arrived + idx, p.tiles - 1) == p.tiles - 1;
+    const uint32_t last = p.tiles - 1;
+    is_last[0] = atomicInc(p.arrived + idx, last) == last;
     __threadfence();
   }
   __syncthreads();

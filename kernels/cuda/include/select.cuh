@@ -97,11 +97,11 @@ __device__ __forceinline__ uint64_t find_bin(Select& s, Target target) {
 
 // The listed item where the running sum, best first, reaches `wanted`.
 __device__ __forceinline__ uint64_t find_item(Select& s, uint64_t wanted) {
-  const int count = s.count;
+  const uint32_t count = s.count;
   if (threadIdx.x < count) {
     const uint64_t item = s.items[threadIdx.x];
     uint64_t before = 0;
-    for (int idx = 0; idx < count; idx++) before += s.items[idx] < item ? s.values[idx] : 0;
+    for (uint32_t idx = 0; idx < count; idx++) before += s.items[idx] < item ? s.values[idx] : 0;
     if (before < wanted && wanted <= before + s.values[threadIdx.x]) s.found = item;
   }
   __syncthreads();

@@ -1,8 +1,8 @@
 //! The CUDA backend: the kernels of `kernels/cuda`, enqueued on one stream of one GPU.
 //!
 //! The residual stream and what is added to it are f32, activations that a matmul reads are bf16, sums are f32. Each kernel's header
-//! says how its work is cut. An op allocates its output, and launches unless the step only plans; tokens are picked on the device,
-//! and only they are waited for.
+//! says how its work is cut. An op allocates its output, and launches unless the step only plans; tokens are picked on
+//! the device too.
 
 mod attention;
 mod cache;
