@@ -216,3 +216,64 @@ fn counts<'a>(row: &Row<'a>) -> impl Iterator<Item = (u32, u32)> + use<'a> {
     let counts = if has_penalties(row.params) { row.counts } else { None };
     counts.into_iter().flat_map(|counts| counts.iter()).map(|count| (count.token, count.output))
 }
+
+#[cfg(test)]
+mod tests {
+    use contract::SamplingParams;
+    use sampler::Counts;
+
+    use super::*;
+
+    const VOCAB: usize = 70;
+    const CAPACITY: Capacity = Capacity { rows: 3, vocab: VOCAB };
+
+    fn described(rows: &[(&SamplingParams, Option<&[u32]>, Option<u32>)]) -> Described {
+        let mut counts = Counts::default();
+        counts.rebuild(&[5, 99, 5], 1, 0);
+        let mut described = Described::default();
+        described.clear(CAPACITY, VOCAB);
+        for &(params, mask, known) in rows {
+            let (tokens, counts) = (&[5, 99, 5][..], Some(&counts));
+            described.push(&Row { logits: 0, params, position: 3, tokens, prompt_len: 1, counts, mask, known });
+        }
+        described
+    }
+
+    /// Words of row `idx`, the noise left out, up to its counts; and the lists.
+    fn words(described: &Described, idx: usize) -> (&[u32], &[u32]) {
+        let (rows, lists) = described.words.split_at(CAPACITY.rows * ROW_WORDS);
+        (&rows[idx * ROW_WORDS + 2..][..10], lists)
+    }
+
+    #[test]
+    fn lists_lie_behind_the_rows_and_hold_tokens_of_the_vocabulary_only() {
+        let params = SamplingParams {
+            allowed_token_ids: vec![1, 33, 34, 70],
+            bad_words: vec![vec![9], vec![5, 8], vec![4, 7], vec![9]],
+            min_tokens: 3,
+            stop_token_ids: vec![70, 2],
+            logit_bias: vec![(3, 1.0), (71, 1.0)],
+            frequency_penalty: 0.5,
+            logprobs: Some(80),
+            ..SamplingParams::greedy()
+        };
+        let described = described(&[(&SamplingParams::default(), None, None), (&params, Some(&[!0, 4]), None)]);
+        assert_eq!(described.answers, [Answer::Token, Answer::LogProbs(0..70)]);
+        assert_eq!(words(&described, 0).0, [DRAW, 0, 0, NONE, 0, NONE, 0, 0, 0, 0]);
+        let (row, lists) = words(&described, 1);
+        assert_eq!(row, [GREEDY, 0, 0, 70, 0, 0, 3, 3, 1, 1]);
+        assert_eq!(lists, [2, 4, 0, 2, 8, 9, 3, 1.0f32.to_bits(), 5, 1]);
+        assert_eq!(words(&described, 2).0[0], IDLE);
+    }
+
+    #[test]
+    fn a_row_that_wants_too_much_stays_idle() {
+        let wants =
+            |best| SamplingParams { prompt_logprobs: Some(best), logit_bias: vec![(1, 1.0); 2], ..Default::default() };
+        let (some, all) = (wants(30), wants(70));
+        let described = described(&[(&some, None, Some(69)), (&all, None, Some(3)), (&all, None, Some(70))]);
+        assert_eq!(described.answers, [Answer::LogProbs(0..30), Answer::OnHost, Answer::OnHost]);
+        assert_eq!(words(&described, 0).0, [KNOWN, 0, 69, 30, 0, NONE, 0, 0, 0, 0]);
+        assert_eq!(words(&described, 1).0[0], IDLE);
+    }
+}
