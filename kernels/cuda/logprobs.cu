@@ -48,7 +48,7 @@ __device__ __forceinline__ void name_best(Select& s, const Logits& logits, float
   out[rank] = item;
 }
 
-extern "C" __global__ void __launch_bounds__(SELECT_THREADS) log_probs(const Sampling p) {
+extern "C" __global__ void __launch_bounds__(SELECT_THREADS, 2) log_probs(const Sampling p) {
   SMEM_ARRAY(Select, shared, 1);
   Select& s = shared[0];
   const SampleRow row = p.rows[blockIdx.x];

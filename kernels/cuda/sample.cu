@@ -65,7 +65,7 @@ __device__ __forceinline__ void draw(Select& s, const Sampling& p, const SampleR
   }
 }
 
-extern "C" __global__ void __launch_bounds__(SELECT_THREADS) sample_tokens(const Sampling p) {
+extern "C" __global__ void __launch_bounds__(SELECT_THREADS, 2) sample_tokens(const Sampling p) {
   SMEM_ARRAY(Select, shared, 1);
   const SampleRow row = p.rows[blockIdx.x];
   if (row.kind != DRAW) return;
