@@ -12,6 +12,11 @@ use crate::scan::{CHUNK, Scan};
 pub struct Candidate(u64);
 
 impl Candidate {
+    /// The candidate that a device found, by its number.
+    pub fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
     pub fn new(logit: f32, token: TokenId) -> Self {
         let bits = (logit + 0.0).to_bits();
         let descending = if bits >> 31 == 1 { bits } else { !bits & !SIGN };

@@ -23,6 +23,22 @@ pub fn exp(x: f32) -> f32 {
     if x > -80.0 { value } else { 0.0 }
 }
 
+/// `value`, from 0 to 1, in units of 2^-40: so fine that what it leaves of a vocabulary's sum shows in no f32, so coarse that 2^24 of
+/// them fit. Rounded by an addition, which vectorises.
+#[inline(always)]
+pub fn fine(value: f32) -> u64 {
+    const ROUND: f64 = (1u64 << (52 - FINE_BITS)) as f64;
+    (f64::from(value) + ROUND).to_bits().wrapping_sub(ROUND.to_bits())
+}
+
+/// The logarithm of a sum of [`fine`] values.
+pub fn ln_fine(sum: u64) -> f32 {
+    const UNIT: f64 = 1.0 / (1u64 << FINE_BITS) as f64;
+    (sum as f64 * UNIT).ln() as f32
+}
+
+const FINE_BITS: u32 = 40;
+
 /// 1 in fixed point.
 #[cfg(test)]
 const ONE: u32 = 1 << (2 * HALF_BITS);
@@ -52,6 +68,16 @@ mod tests {
             assert!((f64::from(fixed(value)) - exact).abs() <= 0.5, "{value}: {} is not {exact}", fixed(value));
         }
         assert_eq!((fixed(1.0), fixed(0.0), fixed(0.5)), (ONE, 0, ONE / 2));
+    }
+
+    #[test]
+    fn fine_values_are_rounded_to_the_nearest() {
+        let unit = (1u64 << FINE_BITS) as f32;
+        for step in 0..=20_000 {
+            let value = exp(-step as f32 * 1.7e-3);
+            assert_eq!(fine(value), (value * unit).round_ties_even() as u64, "{value}");
+        }
+        assert_eq!((ln_fine(fine(1.0)), fine(0.5)), (0.0, 1 << (FINE_BITS - 1)));
     }
 
     #[test]

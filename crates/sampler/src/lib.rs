@@ -7,6 +7,7 @@
 
 mod candidates;
 mod counts;
+mod draw;
 mod exp;
 mod logprobs;
 mod noise;
@@ -15,11 +16,13 @@ mod processors;
 mod row;
 mod scan;
 
-use contract::{Span, TokenId};
+use contract::TokenId;
 
-use candidates::Candidate;
+pub use candidates::Candidate;
 pub use counts::{Count, Counts};
-pub use processors::has_penalties;
+pub use draw::Draw;
+pub use logprobs::Judged;
+pub use processors::{dropped, has_penalties};
 pub use row::{Row, Sampled, SampledRow};
 use scan::Scan;
 
@@ -40,13 +43,12 @@ pub struct Scratch {
 /// Samples one row, or judges its known token, and appends the result to `out`. `logits [V]` are `row`'s own and are
 /// overwritten. Allocates nothing once `scratch` and `out` have grown to the vocabulary.
 pub fn sample(logits: &mut [f32], row: &Row<'_>, scratch: &mut Scratch, out: &mut Sampled) {
-    let start = out.logprobs.len() as u32;
+    let start = out.logprobs.len();
     let token = match row.known {
         Some(known) => judge(logits, row, known, scratch, out),
         None => choose(logits, row, scratch, out),
     };
-    let logprobs = Span { start, len: out.logprobs.len() as u32 - start };
-    out.rows.push(SampledRow { token: token.unwrap_or(0), finite: token.is_some(), logprobs });
+    out.push(token, start);
 }
 
 /// The known token's log probability; `None` if the logits cannot be trusted.

@@ -3,43 +3,46 @@
 use contract::{Logprob, TokenId};
 
 use crate::Scratch;
-use crate::candidates;
-use crate::exp::exp;
-use crate::scan::CHUNK;
+use crate::candidates::{self, Candidate};
+use crate::exp::{exp, fine, ln_fine};
+
+/// What a pass over a row's logits finds, and all that log probabilities are made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Judged<'a> {
+    pub token: TokenId,
+    /// The token's own logit.
+    pub logit: f32,
+    /// 1 for the likeliest token; ties rank by token.
+    pub rank: u32,
+    /// The greatest logit.
+    pub peak: f32,
+    /// The sum of `e^(logit - peak)` over the row, each in units of 2^-40: exact in any order.
+    pub sum: u64,
+    /// The likeliest tokens in order.
+    pub best: &'a [Candidate],
+}
+
+impl Judged<'_> {
+    /// Appends the token's log probability, then those of the best ones.
+    pub fn push(&self, out: &mut Vec<Logprob>) {
+        let norm = self.peak + ln_fine(self.sum);
+        let logprob = |token, logit: f32, rank| Logprob { token, logprob: logit - norm, rank };
+        out.push(logprob(self.token, self.logit, self.rank));
+        out.extend(self.best.iter().zip(1..).map(|(best, rank)| logprob(best.token(), best.logit(), rank)));
+    }
+}
 
 /// Appends `token`'s log probability, then those of the `num_best` likeliest in order. `scratch.scan` has just read
 /// `logits` and found them sound.
 pub fn push(logits: &[f32], token: TokenId, num_best: u32, scratch: &mut Scratch, out: &mut Vec<Logprob>) {
     let Scratch { scan, peaks, candidates, .. } = scratch;
-    let norm = scan.peak + log_sum_exp(logits, scan.peak);
-    let own = logits[token as usize];
-    out.push(Logprob { token, logprob: own - norm, rank: rank(logits, own, token) });
     candidates::gather_best(logits, scan, num_best as usize, peaks, candidates);
     candidates.sort_unstable();
-    out.extend(candidates.iter().zip(1..).map(|(best, rank)| Logprob {
-        token: best.token(),
-        logprob: best.logit() - norm,
-        rank,
-    }));
+    let (peak, logit) = (scan.peak, logits[token as usize]);
+    let sum = logits.iter().map(|&logit| fine(exp(logit - peak))).sum();
+    Judged { token, logit, rank: rank(logits, logit, token), peak, sum, best: candidates }.push(out);
 }
 
-/// `ln(sum(e^(logit - peak)))`, at least 0. Each chunk in lanes, then the chunks in order: one schedule for all.
-fn log_sum_exp(logits: &[f32], peak: f32) -> f32 {
-    const LANES: usize = 16;
-    let sum_of_chunk = |chunk: &[f32]| {
-        let mut sums = [0.0f32; LANES];
-        let (full, rest) = chunk.as_chunks::<LANES>();
-        for part in full {
-            for lane in 0..LANES {
-                sums[lane] += exp(part[lane] - peak);
-            }
-        }
-        sums.into_iter().chain(rest.iter().map(|&logit| exp(logit - peak))).map(f64::from).sum::<f64>()
-    };
-    logits.chunks(CHUNK).map(sum_of_chunk).sum::<f64>().ln() as f32
-}
-
-/// 1 for the likeliest token; ties rank by token.
 fn rank(logits: &[f32], own: f32, token: TokenId) -> u32 {
     let greater = logits.iter().map(|&logit| u32::from(logit > own)).sum::<u32>();
     let ties = logits[..token as usize].iter().map(|&logit| u32::from(logit == own)).sum::<u32>();

@@ -3,31 +3,25 @@
 //! A token's weight is `e^((logit - peak) / temperature)` in units of 2^-30, an integer. Sums of integers are exact in
 //! any order, so neither vector width nor chunking can move a border between two tokens.
 
-use contract::{SamplingParams, TokenId};
+use contract::TokenId;
 
 use crate::candidates::{self, Candidate};
 use crate::exp::{exp, fixed};
-use crate::noise::noise;
 use crate::scan::CHUNK;
-use crate::{Row, Scratch};
+use crate::{Draw, Row, Scratch};
 
-/// Below this temperature the pick is greedy, as in vLLM.
-const GREEDY_BELOW: f32 = 1e-5;
 /// How far below the peak, in units of temperature, to look for the mass of top-p; beyond the last, everywhere.
 const DEPTHS: [f32; 4] = [2.0, 4.0, 8.0, 16.0];
 
 /// Picks from `logits`, which `scratch.scan` has just read and found sound.
 pub fn pick(logits: &[f32], row: &Row<'_>, scratch: &mut Scratch) -> TokenId {
-    if row.params.temperature < GREEDY_BELOW || row.params.top_k == 1 {
-        return scratch.scan.argmax(logits) as TokenId;
-    }
-    weigh(logits, scratch.scan.peak, row.params.temperature, &mut scratch.weights);
-    let last = last_kept(logits, row.params, scratch);
-    draw(logits, last, noise(row.params.seed, row.position), scratch)
+    let Some(how) = Draw::of(row) else { return scratch.scan.argmax(logits) as TokenId };
+    weigh(logits, scratch.scan.peak, how.inverse, &mut scratch.weights);
+    let last = last_kept(logits, &how, scratch);
+    draw(logits, last, how.noise, scratch)
 }
 
-fn weigh(logits: &[f32], peak: f32, temperature: f32, weights: &mut Vec<u32>) {
-    let inverse = 1.0 / temperature;
+fn weigh(logits: &[f32], peak: f32, inverse: f32, weights: &mut Vec<u32>) {
     weights.resize(logits.len(), 0);
     for (weight, &logit) in weights.iter_mut().zip(logits) {
         *weight = fixed(exp((logit - peak) * inverse));
@@ -35,28 +29,24 @@ fn weigh(logits: &[f32], peak: f32, temperature: f32, weights: &mut Vec<u32>) {
 }
 
 /// The last token, best first, that top-k, top-p and min-p leave in.
-fn last_kept(logits: &[f32], params: &SamplingParams, scratch: &mut Scratch) -> Candidate {
+fn last_kept(logits: &[f32], how: &Draw, scratch: &mut Scratch) -> Candidate {
     let mut last = Candidate::new(f32::NEG_INFINITY, TokenId::MAX);
-    let has_top_k = params.top_k > 0 && (params.top_k as usize) < logits.len();
+    let has_top_k = how.top_k > 0 && (how.top_k as usize) < logits.len();
     if has_top_k {
         let (peaks, kept) = (&mut scratch.peaks, &mut scratch.candidates);
-        candidates::gather_best(logits, &scratch.scan, params.top_k as usize, peaks, kept);
+        candidates::gather_best(logits, &scratch.scan, how.top_k as usize, peaks, kept);
         last = *kept.last().expect("top-k keeps at least one token");
     }
-    if params.top_p < 1.0 {
+    if how.top_p < 1.0 {
         let target = if has_top_k {
-            share(params.top_p, mass_of(&scratch.candidates, &scratch.weights))
+            share(how.top_p, mass_of(&scratch.candidates, &scratch.weights))
         } else {
-            gather_mass(logits, params, scratch)
+            gather_mass(logits, how, scratch)
         };
         let kept = candidates::smallest_heap(&mut scratch.candidates, &scratch.weights, target);
         last = scratch.candidates[kept - 1];
     }
-    if params.min_p > 0.0 {
-        let floor = scratch.scan.peak + params.temperature * params.min_p.min(1.0).ln();
-        last = last.min(Candidate::new(floor, TokenId::MAX));
-    }
-    last
+    last.min(Candidate::new(scratch.scan.peak + how.floor, TokenId::MAX))
 }
 
 fn mass_of(candidates: &[Candidate], weights: &[u32]) -> u64 {
@@ -69,9 +59,9 @@ fn share(top_p: f32, total: u64) -> u64 {
 }
 
 /// Gathers the best tokens, enough to hold `top_p` of the mass, and returns that mass.
-fn gather_mass(logits: &[f32], params: &SamplingParams, scratch: &mut Scratch) -> u64 {
-    let target = share(params.top_p, sum(&scratch.weights));
-    let floors = DEPTHS.map(|depth| scratch.scan.peak - depth * params.temperature);
+fn gather_mass(logits: &[f32], how: &Draw, scratch: &mut Scratch) -> u64 {
+    let target = share(how.top_p, sum(&scratch.weights));
+    let floors = DEPTHS.map(|depth| scratch.scan.peak - depth / how.inverse);
     let floor = floors.into_iter().find(|&floor| mass_above(logits, floor, scratch) >= target);
     let floor = floor.unwrap_or(f32::NEG_INFINITY);
     candidates::gather(logits, &scratch.scan, floor, &mut scratch.candidates);

@@ -10,24 +10,19 @@ const OUT: f32 = f32::NEG_INFINITY;
 /// Changes `logits` as `row` asks; true if it asked for anything.
 pub fn apply(logits: &mut [f32], row: &Row<'_>) -> bool {
     let params = row.params;
-    let output = &row.tokens[row.prompt_len.min(row.tokens.len())..];
-    let keeps_running = (output.len() as u64) < u64::from(params.min_tokens);
     let has_penalties = has_penalties(params);
 
     keep_allowed(logits, &params.allowed_token_ids);
     if let Some(mask) = row.mask {
         keep_masked(logits, mask);
     }
-    drop_bad_words(logits, &params.bad_words, output);
-    if keeps_running {
-        drop_tokens(logits, &params.stop_token_ids);
-    }
+    dropped(row).for_each(|token| drop_token(logits, token));
     add_bias(logits, &params.logit_bias);
     if has_penalties {
         penalize(logits, row);
     }
     has_penalties
-        || keeps_running
+        || keeps_running(row)
         || row.mask.is_some()
         || !(params.allowed_token_ids.is_empty() && params.bad_words.is_empty() && params.logit_bias.is_empty())
 }
@@ -65,20 +60,27 @@ fn keep_masked(logits: &mut [f32], mask: &[u32]) {
     }
 }
 
-/// The last token of a bad word is out where the output ends with the tokens before it.
-fn drop_bad_words(logits: &mut [f32], bad_words: &[Vec<TokenId>], output: &[TokenId]) {
-    for (last, before) in bad_words.iter().filter_map(|word| word.split_last()) {
-        if output.ends_with(before) {
-            drop_tokens(logits, &[*last]);
-        }
-    }
+/// Tokens that are out by themselves, some perhaps twice: those that would complete a bad word, and those that would stop a row
+/// that keeps running.
+pub fn dropped<'a>(row: &Row<'a>) -> impl Iterator<Item = TokenId> + use<'a> {
+    let output = output(row);
+    let words = row.params.bad_words.iter().filter_map(|word| word.split_last());
+    let completing = words.filter(move |(_, before)| output.ends_with(before)).map(|(&last, _)| last);
+    let stops = if keeps_running(row) { row.params.stop_token_ids.as_slice() } else { &[] };
+    completing.chain(stops.iter().copied())
 }
 
-fn drop_tokens(logits: &mut [f32], tokens: &[TokenId]) {
-    for &token in tokens {
-        if let Some(logit) = logits.get_mut(token as usize) {
-            *logit = OUT;
-        }
+fn keeps_running(row: &Row<'_>) -> bool {
+    (output(row).len() as u64) < u64::from(row.params.min_tokens)
+}
+
+fn output<'a>(row: &Row<'a>) -> &'a [TokenId] {
+    &row.tokens[row.prompt_len.min(row.tokens.len())..]
+}
+
+fn drop_token(logits: &mut [f32], token: TokenId) {
+    if let Some(logit) = logits.get_mut(token as usize) {
+        *logit = OUT;
     }
 }
 

@@ -47,6 +47,12 @@ impl Sampled {
         self.logprobs.clear();
     }
 
+    /// Appends a row, whose log probabilities are those from `start` on; `None` is a row that could not be sampled.
+    pub fn push(&mut self, token: Option<TokenId>, start: usize) {
+        let logprobs = Span { start: start as u32, len: (self.logprobs.len() - start) as u32 };
+        self.rows.push(SampledRow { token: token.unwrap_or(0), finite: token.is_some(), logprobs });
+    }
+
     /// Appends the results of `other`, as when threads sample shares of the rows.
     pub fn append(&mut self, other: &Sampled) {
         let shift = self.logprobs.len() as u32;

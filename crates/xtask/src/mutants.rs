@@ -128,6 +128,21 @@ const MUTANTS: &[Mutant] = &[
         "const float weight = weights[slot];",
         "const float weight = weights[0];",
     ),
+    mutant("logits.cu", "a tile ends too early", "min((tile + 1) * TILE,", "min((tile + 1) * TILE - 1,"),
+    mutant(
+        "include/logits.cuh",
+        "an exponential is fused",
+        "__fadd_rn(__fmul_rn(sum, f), next)",
+        "__fmaf_rn(sum, f, next)",
+    ),
+    mutant("include/select.cuh", "a carry is lost", "atomicAdd(&s.high[bin], 1u);", "{}"),
+    mutant(
+        "include/select.cuh",
+        "a bin's neighbour is taken",
+        "before < wanted && wanted <= before + sums[idx]",
+        "before <= wanted && wanted < before + sums[idx]",
+    ),
+    mutant("logprobs.cu", "a penalty is not put back", "put_back(edits.counts, row.num_counts, 2);", ""),
     mutant("rows.cu", "an embedding lacks its minimum", "(scale * code + min)", "(scale * code + 0.0f * min)"),
 ];
 

@@ -127,6 +127,7 @@ inline int __float2int_rn(float x) { return emu::saturated<int>(nearbyintf(x)); 
 inline int __float2int_rz(float x) { return emu::saturated<int>(truncf(x)); }
 inline int __float2int_rd(float x) { return emu::saturated<int>(floorf(x)); }
 inline int __float2int_ru(float x) { return emu::saturated<int>(ceilf(x)); }
+inline uint64_t __float2ull_rn(float x) { return emu::saturated<uint64_t>(nearbyintf(x)); }
 inline unsigned __float2uint_rn(float x) { return emu::saturated<unsigned>(nearbyintf(x)); }
 inline unsigned __float2uint_rz(float x) { return emu::saturated<unsigned>(truncf(x)); }
 inline float __int2float_rn(int x) { return static_cast<float>(x); }

@@ -2,7 +2,7 @@
 //!
 //! The residual stream and what is added to it are f32, activations that a matmul reads are bf16, sums are f32. Each kernel's header
 //! says how its work is cut. An op allocates its output, and launches unless the step only plans; tokens are picked on
-//! the host.
+//! the device too.
 
 mod attention;
 mod cache;
@@ -12,6 +12,7 @@ mod memory;
 mod modules;
 mod moe;
 mod params;
+mod sample;
 #[cfg(test)]
 mod tests;
 mod upload;
@@ -20,7 +21,7 @@ mod weight;
 use std::rc::Rc;
 
 use quant::Stored;
-use sampler::{Row, Sampled, Scratch};
+use sampler::{Row, Sampled};
 use tensor::{
     Act, ActSet, Activation, AttnSpec, Backend, CacheSpec, DeviceError, Encoding, LoadError, Memory, NormSpec, QkvSpec,
     Role, RopeTable, RouteSpec, Routing, StepInputs, StepKey,
@@ -31,6 +32,7 @@ use device::{Address, Device, refused};
 use gemm::{MAX_SPLIT_TILES, Out};
 use memory::Arena;
 use params::{Norm, Rows};
+use sample::Sampler;
 use upload::Uploaded;
 use weight::{Kind, Packed};
 
@@ -50,8 +52,7 @@ pub struct Cuda {
     resident: u64,
     /// Counters of the blocks that share a matmul's tile: zero between kernels.
     arrived: Buf,
-    logits: Vec<f32>,
-    scratch: Scratch,
+    sampler: Sampler,
 }
 
 impl Cuda {
@@ -72,8 +73,7 @@ impl Cuda {
             failed: None,
             resident: 0,
             arrived: Buf::resident(arrived),
-            logits: Vec::new(),
-            scratch: Scratch::default(),
+            sampler: Sampler::default(),
         })
     }
 
@@ -190,12 +190,16 @@ impl Backend for Cuda {
             self.uploaded.set(&self.device, &self.inputs.step)?;
         }
         let logits = body(self);
+        if self.planning {
+            let rows = inputs.num_logit_rows();
+            self.sampler.plan(rows, logits.len().checked_div(rows).unwrap_or(0));
+        }
         self.planning = false;
         self.failed.take().map_or(Ok(logits), Err)
     }
 
     fn workspace_bytes(&self) -> u64 {
-        self.arena.bytes() as u64
+        (self.arena.bytes() + self.sampler.bytes()) as u64
     }
 
     fn embed(&mut self, table: &Weight, scale: f32) -> Buf {
@@ -314,14 +318,12 @@ impl Backend for Cuda {
     fn sample(&mut self, logits: &Buf, rows: &mut [Row<'_>], out: &mut Sampled) -> Result<(), DeviceError> {
         let num_rows = self.inputs.step.num_logit_rows();
         let vocab = logits.len().checked_div(num_rows).unwrap_or(0);
-        if rows.iter().any(|row| row.logits >= num_rows) {
-            return Err(refused(format!("rows to sample must name rows of the {num_rows} of the logits")));
+        if !rows.is_sorted_by(|a, b| a.logits < b.logits) || rows.last().is_some_and(|row| row.logits >= num_rows) {
+            return Err(refused(format!("rows to sample must name ascending rows of the {num_rows} of the logits")));
         }
-        self.logits.resize(logits.len(), 0.0);
-        self.device.download(logits.address(), &mut self.logits)?;
-        for row in rows {
-            sampler::sample(&mut self.logits[row.logits * vocab..][..vocab], row, &mut self.scratch, out);
-            let sampled = out.rows.last().expect("a row was just sampled");
+        let first = out.rows.len();
+        self.sampler.run(&self.device, (logits.address(), num_rows, vocab), rows, out)?;
+        for (row, sampled) in rows.iter().zip(&out.rows[first..]) {
             if row.known.is_none() && sampled.finite {
                 self.inputs.remember(row.logits, sampled.token);
             }

@@ -122,4 +122,42 @@ params! {
     }
     /// `moe_rows.cu`
     Sum { y: Address, rows: Address, weights: Address, onto: Address, cols: i32, top_k: i32, }
+    /// `logits.cuh`, of all kernels that sample
+    Sampling {
+        rows: Address,
+        lists: Address,
+        logits: Address,
+        saved: Address,
+        partials: Address,
+        arrived: Address,
+        results: Address,
+        bests: Address,
+        tokens: Address,
+        vocab: i32,
+        tiles: i32,
+    }
+    /// `logits.cuh`: what is wanted of one row
+    SampleRow {
+        noise: u64,
+        kind: u32,
+        logits: u32,
+        known: u32,
+        num_best: u32,
+        best: u32,
+        mask: u32,
+        edits: u32,
+        num_out: u32,
+        num_biases: u32,
+        num_counts: u32,
+        repetition: f32,
+        frequency: f32,
+        presence: f32,
+        inverse: f32,
+        floor: f32,
+        top_p: f32,
+        top_k: u32,
+        unused: u32,
+    }
+    /// `logits.cuh`: what came of it
+    SampleResult { best: u64, sum: u64, token: u32, rank: u32, logit: f32, peak: f32, }
 }

@@ -12,8 +12,13 @@ use crate::emu::{self, Sanitizer};
 use crate::pack::{self, Programs};
 
 const ALL: &[&str] = &["cuda::tests"];
-/// Under the thread sanitizer all tests would take minutes: one with every matmul's tile and one with all of attention.
-const UNDER_THREADS: &[&str] = &["cuda::tests::dense::sums_agree", "cuda::tests::attention::mixed_steps_agree"];
+/// Under the thread sanitizer all tests would take minutes: one with every matmul's tile, one with all of attention, one with all of
+/// sampling.
+const UNDER_THREADS: &[&str] = &[
+    "cuda::tests::dense::sums_agree",
+    "cuda::tests::attention::mixed_steps_agree",
+    "cuda::tests::sample::rows_beyond_the_kernels_are_sampled_by_the_host",
+];
 
 pub(super) fn run(context: &Context) -> Result<Counts> {
     let mut counts = emu::test(&context.root, None)?;

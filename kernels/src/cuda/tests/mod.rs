@@ -5,6 +5,7 @@ mod attention;
 mod dense;
 mod experts;
 mod int4;
+mod sample;
 mod wrappers;
 
 use half::{bf16, f16};
