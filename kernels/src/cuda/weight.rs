@@ -1,6 +1,7 @@
 //! Matrices as the kernels read them: fused parts stacked; gate and up alternate eight rows by eight.
 
 mod blocks;
+mod fp8;
 mod fragments;
 mod int4;
 mod kind;
@@ -12,6 +13,7 @@ use tensor::{LoadError, Role};
 
 use super::Buf;
 use crate::parts::Limits;
+pub(super) use fp8::Scaling;
 pub(super) use kind::Kind;
 
 /// Rows of gate, then rows of up: the outputs that one thread of a tensor core's tile holds side by side.
@@ -60,6 +62,7 @@ pub(super) fn pack(parts: &[Stored<'_>], role: Role) -> Result<Packed, LoadError
         Kind::Int4(group) => int4::pack(group, &order, &rows, cols),
         Kind::Q4K => super_blocks::pack_q4k(&rows, cols),
         Kind::Q6K => super_blocks::pack_q6k(&rows, cols),
+        Kind::Fp8(scaling) => scaling.pack(&rows, cols),
     };
     Ok(Packed { rows: rows.len(), cols, kind, data, meta, order })
 }

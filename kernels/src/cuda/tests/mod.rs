@@ -3,7 +3,9 @@
 
 mod attention;
 mod dense;
+mod fp8;
 mod int4;
+mod library;
 mod wrappers;
 
 use half::{bf16, f16};
