@@ -2,7 +2,7 @@
 //!
 //! Where every sequence has one token, one launch does all of it. Else rotation has a launch of its own.
 
-use tensor::{Act, ActSet, AttnSpec, Backend, Encoding, NormSpec, QkvSpec};
+use tensor::{Act, ActSet, AttnSpec, Backend, NormSpec, QkvSpec};
 
 use super::cache::{Cache, Element};
 use super::device::Address;
