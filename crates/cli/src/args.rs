@@ -65,6 +65,10 @@ pub struct ModelArgs {
         help_heading = "Device"
     )]
     pub device: Device,
+    /// Let cublasLt, if the machine has it, multiply steps of more than 64 tokens on a GPU: faster prefill is bought with answers that
+    /// may depend on what else is in a step.
+    #[arg(long, env = "TOKENMILL_NO_BATCH_INVARIANT", help_heading = "Device")]
+    pub no_batch_invariant: bool,
     /// Instruction set of the CPU kernels: avx512, avx2 or portable; the best of this processor when left out.
     #[arg(long, env = "TOKENMILL_ISA", value_name = "ISA", help_heading = "Device")]
     pub isa: Option<kernels::cpu::Isa>,

@@ -41,11 +41,12 @@ pub fn assemble(args: &ModelArgs, max_num_queued_reqs: u32) -> Result<Assembled>
     let checkpoint = open(&files.path, args)?;
     let text = Arc::new(text_model(&checkpoint)?);
     let config = engine_config(args, max_num_queued_reqs);
-    let device = args.device;
+    let (device, batch_invariant) = (args.device, !args.no_batch_invariant);
     let (cpu, options) = (cpu_options(args), runner_options(args));
     let (tell, told) = std::sync::mpsc::channel();
     let engine = engine::start(config, text, move || {
-        let (executor, built) = executor(device, &checkpoint, cpu, options).map_err(|error| format!("{error:#}"))?;
+        let built = executor(device, batch_invariant, &checkpoint, cpu, options);
+        let (executor, built) = built.map_err(|error| format!("{error:#}"))?;
         tell.send(built).map_err(|_| "the start was given up".to_owned())?;
         Ok(executor)
     })?;
@@ -57,7 +58,8 @@ pub fn assemble(args: &ModelArgs, max_num_queued_reqs: u32) -> Result<Assembled>
 pub fn plan(args: &ModelArgs) -> Result<(ModelFiles, String, MemoryPlan)> {
     let files = find(args.model.as_deref())?;
     let checkpoint = open(&files.path, args)?;
-    let (_, Built { device, plan }) = executor(args.device, &checkpoint, cpu_options(args), runner_options(args))?;
+    let (cpu, options) = (cpu_options(args), runner_options(args));
+    let (_, Built { device, plan }) = executor(args.device, !args.no_batch_invariant, &checkpoint, cpu, options)?;
     Ok((files, device, plan))
 }
 
@@ -78,22 +80,29 @@ fn open(path: &Path, args: &ModelArgs) -> Result<Checkpoint> {
 
 fn executor(
     device: Device,
+    batch_invariant: bool,
     checkpoint: &Checkpoint,
     cpu: CpuOptions,
     options: RunnerOptions,
 ) -> Result<(Box<dyn Executor>, Built)> {
     match device {
         Device::Auto => match Cuda::new(0) {
-            Ok(cuda) => on_gpu(cuda, checkpoint, options),
+            Ok(cuda) => on_gpu(cuda, batch_invariant, checkpoint, options),
             Err(why) => on_cpu(cpu, &format!(" ({why})"), checkpoint, options),
         },
-        Device::Cuda(number) => on_gpu(Cuda::new(number)?, checkpoint, options),
+        Device::Cuda(number) => on_gpu(Cuda::new(number)?, batch_invariant, checkpoint, options),
         Device::Cpu => on_cpu(cpu, "", checkpoint, options),
         Device::Reference => on(Reference::new(), "reference, f32".to_owned(), checkpoint, options),
     }
 }
 
-fn on_gpu(cuda: Cuda, checkpoint: &Checkpoint, options: RunnerOptions) -> Result<(Box<dyn Executor>, Built)> {
+fn on_gpu(
+    cuda: Cuda,
+    batch_invariant: bool,
+    checkpoint: &Checkpoint,
+    options: RunnerOptions,
+) -> Result<(Box<dyn Executor>, Built)> {
+    let cuda = if batch_invariant { cuda } else { cuda.with_cublaslt()? };
     let device = cuda.describe();
     on(cuda, device, checkpoint, options)
 }

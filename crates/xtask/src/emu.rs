@@ -1,5 +1,5 @@
 //! `cargo xtask emu`: the kernels without a GPU. Compiles the emulator, a driver library on top of it, and every CUDA kernel
-//! file as plain C++ into `target/emu/libcuda.so.1`, which a program finds by `LD_LIBRARY_PATH`.
+//! file as plain C++ into `target/emu/libcuda.so.1`, which a program finds by `LD_LIBRARY_PATH`; and a matmul library beside it.
 //!
 //! What the emulator does and how to read its reports is in kernels/emu/README.md.
 
@@ -17,6 +17,7 @@ use crate::check::Counts;
 use compile::{Compiler, Object};
 
 const LIBRARY: &str = "libcuda.so.1";
+const MATMUL_LIBRARY: &str = "libcublasLt.so";
 const TESTS: &str = "emulator-tests";
 
 /// A sanitizer that watches the kernels.
@@ -103,7 +104,7 @@ impl Build {
     }
 }
 
-/// Builds the driver library, and returns the folder to name in `LD_LIBRARY_PATH`. What is up to date is left alone.
+/// Builds both libraries, and returns the folder to name in `LD_LIBRARY_PATH`. What is up to date is left alone.
 pub fn build(root: &Path, sanitizer: Option<Sanitizer>) -> Result<PathBuf> {
     let build = Build { sanitizer };
     let folder = build.folder(root);
@@ -112,9 +113,17 @@ pub fn build(root: &Path, sanitizer: Option<Sanitizer>) -> Result<PathBuf> {
     objects.extend(kernel_objects(&compiler, build, "kernels/cuda", "kernel")?);
     objects.extend(kernel_objects(&compiler, build, "kernels/cuda/conformance", "conformance")?);
     compiler.compile(&objects)?;
-    let flags = ["-shared", "-Wl,-soname,libcuda.so.1"].into_iter().chain(build.link_flags().iter().copied());
-    compiler.link(&objects, &flags.collect::<Vec<_>>(), LIBRARY)?;
+    let driver = link(&compiler, build, &objects, &[], LIBRARY)?.display().to_string();
+    let objects = host_objects(&compiler, build, "kernels/emu/cublaslt")?;
+    compiler.compile(&objects)?;
+    link(&compiler, build, &objects, &["-Wl,--no-as-needed", &driver], MATMUL_LIBRARY)?;
     Ok(folder)
+}
+
+fn link(compiler: &Compiler, build: Build, objects: &[Object], others: &[&str], name: &str) -> Result<PathBuf> {
+    let name_flag = format!("-Wl,-soname,{name}");
+    let flags = ["-shared", &name_flag].into_iter().chain(others.iter().copied());
+    compiler.link(objects, &flags.chain(build.link_flags().iter().copied()).collect::<Vec<_>>(), name)
 }
 
 /// Lets `command`, a program that is not instrumented itself, run kernels under `sanitizer` by the library in `folder`.

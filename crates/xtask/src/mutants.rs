@@ -69,6 +69,15 @@ const MUTANTS: &[Mutant] = &[
     mutant("gemm_super.cu", "a code's upper bits are its neighbour's", "bits << (4 - at)", "bits >> (4 - at)"),
     mutant("include/paged_attention.cuh", "a token does not see itself", "key <= position &&", "key < position &&"),
     mutant("include/paged_attention.cuh", "a window is one too wide", "key > oldest ?", "key >= oldest ?"),
+    mutant("gemm_fp8.cu", "a scale is another row's", "x_scales[m * 16 + half * 8]", "x_scales[m * 16]"),
+    mutant(
+        "gemm_fp8.cu",
+        "scales of the first 128 inputs serve all",
+        "g.meta) + static_cast<size_t>(step)",
+        "g.meta) + 0 * static_cast<size_t>(step)",
+    ),
+    mutant("include/e4m3.cuh", "not a number is hidden", "scale == 0.0f ? 1.0f : scale", "scale > 0.0f ? scale : 1.0f"),
+    mutant("include/e4m3_rows.cuh", "a short group reads on", "inside ? value(at)", "true ? value(at)"),
     mutant(
         "include/paged_attention.cuh",
         "memory beyond the context is read",

@@ -2,7 +2,7 @@
 // into the tests only.
 //
 //   in [32, I] words, out [32, O] words; a lane reads and writes a row of its own
-#include "ptx.cuh"
+#include "e4m3.cuh"
 
 struct Wrapper {
   const uint32_t* in;
@@ -66,14 +66,55 @@ extern "C" __global__ void __launch_bounds__(32) wrapper_ldmatrix_x4_trans(const
 }
 
 // Rows of a lane: four words of a, two of b, four sums.
-extern "C" __global__ void __launch_bounds__(32) wrapper_mma_m16n8k16_bf16(const Wrapper p) {
+template <class Instruction>
+__device__ __forceinline__ void multiply(const Wrapper& p, Instruction instruction) {
   const uint32_t* in = p.in + threadIdx.x * 10;
   const uint32_t a[4] = {in[0], in[1], in[2], in[3]};
   const uint32_t b[2] = {in[4], in[5]};
   float d[4];
   for (int at = 0; at < 4; at++) d[at] = bit_cast_<float>(in[6 + at]);
-  mma_m16n8k16_bf16(d, a, b);
+  instruction(d, a, b);
   for (int at = 0; at < 4; at++) p.out[threadIdx.x * 4 + at] = bit_cast_<uint32_t>(d[at]);
+}
+
+using Sums = float (&)[4];
+using A = const uint32_t (&)[4];
+using B = const uint32_t (&)[2];
+
+extern "C" __global__ void __launch_bounds__(32) wrapper_mma_m16n8k16_bf16(const Wrapper p) {
+  multiply(p, [](Sums d, A a, B b) { mma_m16n8k16_bf16(d, a, b); });
+}
+
+extern "C" __global__ void __launch_bounds__(32) wrapper_mma_m16n8k16_f16(const Wrapper p) {
+  multiply(p, [](Sums d, A a, B b) { mma_m16n8k16_f16(d, a, b); });
+}
+
+// Cards without the instruction show what stands for it there.
+extern "C" __global__ void __launch_bounds__(32) wrapper_mma_m16n8k32_e4m3(const Wrapper p) {
+  multiply(p, [](Sums d, A a, B b) {
+#if defined(CUDA_EMU) || __CUDA_ARCH__ >= 890
+    mma_m16n8k32_e4m3(d, a, b);
+#else
+    for (int at = 0; at < 4; at++) d[at] /= E4m3Products::UNIT;
+    E4m3Products::add(d, a, b);
+    for (int at = 0; at < 4; at++) d[at] *= E4m3Products::UNIT;
+#endif
+  });
+}
+
+// Of words without NaN.
+extern "C" __global__ void __launch_bounds__(32) wrapper_f16x2_of_e4m3x2(const Wrapper p) {
+  uint32_t words[4];
+  for (int at = 0; at < 4; at++) {
+    const uint32_t word = p.in[threadIdx.x * 4 + at] & 0xbfbfbfbfu;
+#if defined(CUDA_EMU) || __CUDA_ARCH__ >= 890
+    words[at] = f16x2_of_e4m3x2(word);
+#else
+    const __half2 pair = bit_cast_<__half2>(f16_pair<true>(word, false));
+    words[at] = bit_cast_<uint32_t>(__hmul2(pair, __float2half2_rn(256.0f)));
+#endif
+  }
+  store(p, words);
 }
 
 extern "C" __global__ void __launch_bounds__(32) wrapper_lop3(const Wrapper p) {

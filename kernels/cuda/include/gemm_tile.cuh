@@ -48,8 +48,15 @@ struct Sums {
   }
 };
 
-// Adds one stage's products; the warp's rows start at `row`, its outputs at `column` of the stage.
-template <int MT, int NT>
+struct Bf16Products {
+  __device__ static __forceinline__ void add(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+    mma_m16n8k16_bf16(d, a, b);
+  }
+};
+
+// Adds one stage's products; the warp's rows start at `row`, its outputs at `column` of the stage. Operands of 8 bits take the same
+// chunks, of twice as many k.
+template <class Products = Bf16Products, int MT, int NT>
 __device__ __forceinline__ void multiply_stage(Sums<MT, NT>& sums, const unsigned char* x, const unsigned char* w, int row,
                                                int column) {
   const int lane = threadIdx.x % 32;
@@ -67,7 +74,7 @@ __device__ __forceinline__ void multiply_stage(Sums<MT, NT>& sums, const unsigne
 #pragma unroll
       for (int n = 0; n < NT; n++) {
         const uint32_t pair[2] = {b[n / 2][n % 2 * 2], b[n / 2][n % 2 * 2 + 1]};
-        mma_m16n8k16_bf16(sums.at[m][n], a[m], pair);
+        Products::add(sums.at[m][n], a[m], pair);
       }
     }
   }

@@ -95,6 +95,16 @@ DRIVER_API cuMemGetInfo_v2(size_t* free, size_t* total) {
     return SUCCESS;
 }
 
+DRIVER_API cuMemGetAddressRange_v2(DevicePointer* start, size_t* bytes, DevicePointer pointer) {
+    BEGIN_CALL
+    const void* first = nullptr;
+    if (!card().memory.find(address_of(pointer), first, *bytes)) {
+        return card().complain(NOT_FOUND, "the range of an address that is in no allocation");
+    }
+    *start = reinterpret_cast<DevicePointer>(first);
+    return SUCCESS;
+}
+
 DRIVER_API cuMemHostAlloc(void** pointer, size_t bytes, unsigned) {
     BEGIN_CALL
     if (const Result refused = card().refuse_in_capture(); refused != SUCCESS) {

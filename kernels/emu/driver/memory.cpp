@@ -1,6 +1,8 @@
 // Ranges of memory by their first address.
 #include "memory.h"
 
+#include <iterator>
+
 #include "fresh_pages.h"
 
 void* Memory::allocate(size_t bytes, size_t limit) {
@@ -40,6 +42,16 @@ bool Memory::contains(const Ranges& ranges, const void* address, size_t bytes) {
     const auto& [start, length] = *--after;
     const size_t offset = static_cast<const char*>(address) - static_cast<const char*>(start);
     return offset <= length && bytes <= length - offset;
+}
+
+bool Memory::find(const void* address, const void*& start, size_t& bytes) const {
+    const auto after = allocations_.upper_bound(address);
+    if (after == allocations_.begin() || !is_device(address, 1)) {
+        return false;
+    }
+    start = std::prev(after)->first;
+    bytes = std::prev(after)->second;
+    return true;
 }
 
 bool Memory::is_device(const void* address, size_t bytes) const { return contains(allocations_, address, bytes); }

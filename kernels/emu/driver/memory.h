@@ -17,6 +17,8 @@ class Memory {
 
     // Whether all of it lies within one allocation.
     bool is_device(const void* address, size_t bytes) const;
+    // The first byte and the length of the allocation that the address lies in; false where there is none.
+    bool find(const void* address, const void*& start, size_t& bytes) const;
     // Whether a kernel may be given the address: in an allocation, at its end, or in pinned memory.
     bool is_argument(const void* address) const;
 

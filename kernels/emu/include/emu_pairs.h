@@ -98,3 +98,11 @@ inline __half2 __half2half2(__half x) { return {x, x}; }
 inline __half2 __halves2half2(__half x, __half y) { return {x, y}; }
 inline __half __low2half(__half2 pair) { return pair.x; }
 inline __half __high2half(__half2 pair) { return pair.y; }
+
+// Two numbers as e4m3, the first in the low byte. CUDA's header knows other modes and types; kernels use these.
+using __nv_fp8x2_storage_t = unsigned short;
+enum __nv_saturation_t { __NV_SATFINITE };
+enum __nv_fp8_interpretation_t { __NV_E4M3 };
+inline __nv_fp8x2_storage_t __nv_cvt_float2_to_fp8x2(float2 pair, __nv_saturation_t, __nv_fp8_interpretation_t) {
+    return static_cast<__nv_fp8x2_storage_t>(emu::e4m3_bits(pair.x) | emu::e4m3_bits(pair.y) << 8);
+}

@@ -70,6 +70,12 @@ struct Bf16Fragment {
     static Value value(uint32_t word, int at) { return bf16_value(static_cast<uint16_t>(word >> (16 * at))); }
 };
 
+struct HalfFragment {
+    using Value = float;
+    static constexpr int per_word = 2;
+    static Value value(uint32_t word, int at) { return half_value(static_cast<uint16_t>(word >> (16 * at))); }
+};
+
 struct E4m3Fragment {
     using Value = float;
     static constexpr int per_word = 4;
@@ -148,6 +154,11 @@ inline void mma_m16n8k16_bf16(float (&d)[4], const uint32_t (&a)[4], const uint3
     emu::multiply_add<emu::Bf16Fragment>(d, a, b, site);
 }
 
+inline void mma_m16n8k16_f16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2],
+                             emu::Site site = emu::Site::here("mma_m16n8k16_f16")) {
+    emu::multiply_add<emu::HalfFragment>(d, a, b, site);
+}
+
 inline void mma_m16n8k32_e4m3(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2],
                               emu::Site site = emu::Site::here("mma_m16n8k32_e4m3")) {
     emu::multiply_add<emu::E4m3Fragment>(d, a, b, site);
@@ -156,6 +167,11 @@ inline void mma_m16n8k32_e4m3(float (&d)[4], const uint32_t (&a)[4], const uint3
 inline void mma_m16n8k32_s8(int (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2],
                             emu::Site site = emu::Site::here("mma_m16n8k32_s8")) {
     emu::multiply_add<emu::S8Fragment>(d, a, b, site);
+}
+
+inline uint32_t f16x2_of_e4m3x2(uint32_t pair) {
+    const auto half_of = [](uint32_t byte) { return uint32_t{emu::half_bits(emu::e4m3_value(static_cast<uint8_t>(byte)))}; };
+    return half_of(pair) | half_of(pair >> 8) << 16;
 }
 
 // Bit i of the table is the result where a, b, c are the bits of i, a the highest.

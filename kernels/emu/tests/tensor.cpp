@@ -56,6 +56,28 @@ CASE(multiply_e4m3, passes()) {
     check_multiply<uint8_t, float>("multiply_e4m3", 32, emu::e4m3_bits, emu::e4m3_value);
 }
 
+CASE(multiply_e4m3_as_f16, passes()) {
+    check_multiply<uint8_t, float>("multiply_e4m3_as_f16", 32, emu::e4m3_bits, emu::e4m3_value);
+}
+
+CASE(multiply_e4m3_shifted, passes()) {
+    check_multiply<uint8_t, float>("multiply_e4m3_shifted", 32, emu::e4m3_bits, emu::e4m3_value);
+}
+
+CASE(widen_e4m3, passes()) {
+    std::vector<uint16_t> halves(2 * 256);
+    run("widen_e4m3", 1, 256, {}, halves.data());
+    for (int code = 0; code < 256; code++) {
+        if (code % 128 == 127) {
+            continue;
+        }
+        const float value = emu::e4m3_value(static_cast<uint8_t>(code));
+        const float converted = emu::half_value(halves[code]);
+        const float shifted = emu::half_value(halves[256 + code]) * 256.0f;
+        expect(converted == value && shifted == value, "%02x: %g and %g, not %g", code, converted, shifted, value);
+    }
+}
+
 CASE(multiply_s8, passes()) {
     const auto encode = [](float x) { return static_cast<uint8_t>(static_cast<int8_t>(x * 16.0f)); };
     const auto decode = [](uint8_t bits) { return static_cast<int>(static_cast<int8_t>(bits)); };

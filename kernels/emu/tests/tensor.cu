@@ -1,6 +1,8 @@
 // Matrix instructions, with fragments filled element by element as the PTX ISA numbers them.
 #include <stdint.h>
 
+#include "e4m3.cuh"
+
 // The row and column of element i of each fragment, for 16-bit operands (m16n8k16) and 8-bit ones (m16n8k32).
 template <int BITS>
 struct Layout {
@@ -46,6 +48,29 @@ extern "C" __global__ void multiply_bf16(const uint16_t* a, const uint16_t* b, f
 
 extern "C" __global__ void multiply_e4m3(const uint8_t* a, const uint8_t* b, float* d) {
     multiply(a, b, d, [](float(&sums)[4], const uint32_t(&x)[4], const uint32_t(&y)[2]) { mma_m16n8k32_e4m3(sums, x, y); });
+}
+
+// As architectures without tensor cores for e4m3 do it: d in units of the products.
+template <bool SHIFTED>
+__device__ __forceinline__ void multiply_by_halves(const uint8_t* a, const uint8_t* b, float* d) {
+    using Products = E4m3ByHalves<SHIFTED>;
+    multiply(a, b, d, [](float(&sums)[4], const uint32_t(&x)[4], const uint32_t(&y)[2]) {
+        for (float& sum : sums) sum /= Products::UNIT;
+        Products::add(sums, x, y);
+        for (float& sum : sums) sum *= Products::UNIT;
+    });
+}
+
+extern "C" __global__ void multiply_e4m3_as_f16(const uint8_t* a, const uint8_t* b, float* d) { multiply_by_halves<false>(a, b, d); }
+extern "C" __global__ void multiply_e4m3_shifted(const uint8_t* a, const uint8_t* b, float* d) { multiply_by_halves<true>(a, b, d); }
+
+// Every code as f16: [2][256], converted and shifted.
+extern "C" __global__ void widen_e4m3(uint16_t* halves) {
+    const uint32_t code = threadIdx.x;
+    const bool high = threadIdx.x % 2 == 1;
+    const uint32_t word = code << (high ? 24 : 8);
+    halves[code] = static_cast<uint16_t>(f16_pair<false>(word, high) >> 16);
+    halves[256 + code] = static_cast<uint16_t>(f16_pair<true>(word, high) >> 16);
 }
 
 extern "C" __global__ void multiply_s8(const uint8_t* a, const uint8_t* b, int* d) {

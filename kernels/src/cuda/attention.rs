@@ -2,7 +2,7 @@
 //!
 //! Where every sequence has one token, one launch does all of it. Else rotation has a launch of its own.
 
-use tensor::{Act, ActSet, AttnSpec, Backend, Encoding, NormSpec, QkvSpec};
+use tensor::{Act, ActSet, AttnSpec, Backend, NormSpec, QkvSpec};
 
 use super::cache::{Cache, Element};
 use super::device::Address;
@@ -181,7 +181,8 @@ impl Cuda {
         check_heads(&cache.spec, spec.num_heads, spec.num_kv_heads, spec.head_dim);
         let (tokens, heads, block) =
             (self.inputs.step.num_tokens(), spec.num_heads, Block::of(cache.element, spec.head_dim));
-        let act = self.bf16(tokens, heads * spec.head_dim, emit);
+        let act = self.activations(tokens, heads * spec.head_dim, emit);
+        let out = self.bf16(&act, emit);
         let rows = self.most_tokens() * (heads / spec.num_kv_heads);
         let spans = self.split(rows, &block);
         let num_records = if self.planning { Some(MAX_RECORDS) } else { spans.map(|spans| tokens * spans) };
@@ -192,7 +193,7 @@ impl Cuda {
         let scales = if cache.element == Element::E4m3 { spec.kv_scales } else { Default::default() };
         let params = Attention {
             rope,
-            out: act.get(Encoding::Bf16).address(),
+            out: out.address(),
             records: address(records.as_ref()),
             arrivals: cache.arrivals(),
             sinks: address(spec.sinks.as_ref()),

@@ -64,6 +64,11 @@ impl Device {
         format!("cuda, {name}, compute capability {major}.{minor}")
     }
 
+    /// The stream, for libraries.
+    pub fn stream(&self) -> sys::CUstream {
+        self.stream.cu_stream()
+    }
+
     pub fn free_bytes(&self) -> u64 {
         self.context.mem_get_info().map_or(0, |(free, _)| free as u64)
     }

@@ -2,8 +2,9 @@
 
 use tensor::{Act, Activation, Encoding};
 
-use super::params::{Gemm, Permute};
-use super::weight::{Kind, Weight};
+use super::act::e4m3;
+use super::params::{Fp8, Gemm, Permute};
+use super::weight::{Kind, Scaling, Weight};
 use super::{Buf, Cuda, address, int};
 
 /// Rows of the smaller of the two matmul tiles, and of the larger.
@@ -59,12 +60,14 @@ macro_rules! kernels {
 /// The kernel of experts of `kind` whose tile has `TILE_ROWS[size]` rows, and its shared memory.
 pub(super) fn experts_kernel(kind: Kind, is_glu: bool, size: usize) -> (&'static str, usize) {
     let kernels = kernels_of(kind);
-    (kernels.experts[usize::from(is_glu)][size], kernels.shared_bytes(size))
+    (kernels.experts[usize::from(is_glu)][size], kernels.shared_bytes(kind, size))
 }
 
 impl Kernels {
-    fn shared_bytes(&self, size: usize) -> usize {
-        self.stages[size] * (TILE_ROWS[size] * TILE_K * 2 + self.weight_bytes)
+    /// Inputs of FP8 carry their scales into each stage.
+    fn shared_bytes(&self, kind: Kind, size: usize) -> usize {
+        let row_bytes = TILE_K * 2 + if matches!(kind, Kind::Fp8(_)) { 4 } else { 0 };
+        self.stages[size] * (TILE_ROWS[size] * row_bytes + self.weight_bytes)
     }
 }
 
@@ -78,6 +81,7 @@ fn kernels_of(kind: Kind) -> Kernels {
         Kind::Int4(_) => kernels!("int4_64", [8, 4], CODES / 2 + TILE_N * 4),
         Kind::Q4K => kernels!("q4k", [8, 4], CODES / 2 + TILE_N * 16),
         Kind::Q6K => kernels!("q6k", [6, 3], CODES / 4 * 3 + TILE_N * 18),
+        Kind::Fp8(_) => kernels!("fp8", [4, 3], CODES * 2 + TILE_N * 4),
     }
 }
 
@@ -103,6 +107,9 @@ impl Cuda {
     pub(super) fn gemm(&mut self, out: Out, a: &Act<Self>, w: &Weight, bias: Option<&Buf>, y: &Buf, f: Activation) {
         assert_eq!(a.cols, w.cols, "the input has {} columns, the weight wants {}", a.cols, w.cols);
         assert!(bias.is_none_or(|bias| bias.len() == w.rows), "a bias has one value an output");
+        if self.multiply_by_library(out, a, w, bias, y, f) {
+            return;
+        }
         // Few rows leave most SMs idle unless each split has a block of its own; many rows fill them.
         let is_shared = w.splits > 1 && (self.planning || a.rows <= TILE_ROWS[1]);
         let size = usize::from(self.planning || a.rows > TILE_ROWS[0]);
@@ -113,7 +120,7 @@ impl Cuda {
         }
         let kernels = kernels_of(w.kind);
         let params = Gemm {
-            x: ordered.as_ref().unwrap_or(a.get(Encoding::Bf16)).address(),
+            x: ordered.as_ref().unwrap_or(a.get(encoding(w.kind))).address(),
             w: w.data.address(),
             meta: address(w.meta.as_ref()),
             bias: address(bias),
@@ -129,7 +136,12 @@ impl Cuda {
         };
         let tiles = w.rows.div_ceil(TILE_N);
         let grid = [tiles, a.rows.div_ceil(TILE_ROWS[size]), if is_shared { w.splits } else { 1 }];
-        self.launch(kernels.names[out as usize][size], grid, 128, kernels.shared_bytes(size), &params);
+        let shared = kernels.shared_bytes(w.kind, size);
+        let name = kernels.names[out as usize][size];
+        match w.kind {
+            Kind::Fp8(scaling) => self.launch(name, grid, 128, shared, &with_scales(params, a, scaling)),
+            _ => self.launch(name, grid, 128, shared, &params),
+        }
     }
 
     /// The inputs `a` with their columns in the order `order`.
@@ -143,6 +155,20 @@ impl Cuda {
         }
         y
     }
+}
+
+/// What a matmul with a weight of this kind reads.
+pub(super) fn encoding(kind: Kind) -> Encoding {
+    match kind {
+        Kind::Fp8(scaling) => scaling.encoding(),
+        _ => Encoding::Bf16,
+    }
+}
+
+fn with_scales(gemm: Gemm, a: &Act<Cuda>, scaling: Scaling) -> Fp8 {
+    let x = e4m3(a, scaling.encoding());
+    let w_stride = if scaling.by_group { int(scaling.stride(gemm.n as usize)) } else { 0 };
+    Fp8 { gemm, x_scales: x.scales, x_stride: x.stride, w_stride, w_shift: int(scaling.shift as usize) }
 }
 
 #[cfg(test)]

@@ -1,13 +1,16 @@
 //! The CUDA backend: the kernels of `kernels/cuda`, enqueued on one stream of one GPU.
 //!
-//! The residual stream and what is added to it are f32, activations that a matmul reads are bf16, sums are f32. Each kernel's header
+//! The residual stream and what is added to it are f32, activations that a matmul reads are bf16 or e4m3, sums are f32. Each kernel's header
 //! says how its work is cut. An op allocates its output, and launches unless the step only plans; tokens are picked on
 //! the device too.
 
+mod act;
 mod attention;
 mod cache;
+mod cublaslt;
 mod device;
 mod gemm;
+mod library;
 mod memory;
 mod modules;
 mod moe;
@@ -28,10 +31,11 @@ use tensor::{
 };
 
 use crate::inputs::Inputs;
+use cublaslt::CublasLt;
 use device::{Address, Device, refused};
 use gemm::{MAX_SPLIT_TILES, Out};
 use memory::Arena;
-use params::{Norm, Rows};
+use params::{E4m3Rows, Norm, Rows};
 use sample::Sampler;
 use upload::Uploaded;
 use weight::{Kind, Packed};
@@ -50,6 +54,8 @@ pub struct Cuda {
     /// What the step's first op that failed said; the ops after it launch nothing.
     failed: Option<DeviceError>,
     resident: u64,
+    /// For matmuls of many rows, where answers may depend on the batch.
+    library: Option<CublasLt>,
     /// Counters of the blocks that share a matmul's tile: zero between kernels.
     arrived: Buf,
     sampler: Sampler,
@@ -72,6 +78,7 @@ impl Cuda {
             planning: false,
             failed: None,
             resident: 0,
+            library: None,
             arrived: Buf::resident(arrived),
             sampler: Sampler::default(),
         })
@@ -79,16 +86,12 @@ impl Cuda {
 
     /// One line for people.
     pub fn describe(&self) -> String {
-        self.device.describe()
+        let device = self.device.describe();
+        self.library.as_ref().map_or(device.clone(), |library| format!("{device}, {}", library.describe()))
     }
 
     fn floats(&self, rows: usize, cols: usize) -> Buf {
         self.arena.alloc(rows * cols * 4)
-    }
-
-    fn bf16(&self, rows: usize, cols: usize, set: ActSet) -> Act<Self> {
-        assert_eq!(set, ActSet::of(Encoding::Bf16), "the CUDA kernels have bf16 activations only");
-        Act::new(rows, cols).with(Encoding::Bf16, self.arena.alloc(rows * cols * 2))
     }
 
     /// Whether an op launches: not while planning, not after a failure, not if `checked` is one.
@@ -158,8 +161,8 @@ impl Backend for Cuda {
         self.vector(&[table.cos.as_slice(), table.sin.as_slice()].concat())
     }
 
-    fn wants(_weight: &Weight) -> ActSet {
-        ActSet::of(Encoding::Bf16)
+    fn wants(weight: &Weight) -> ActSet {
+        ActSet::of(gemm::encoding(weight.kind))
     }
 
     fn memory(&self) -> Memory {
@@ -212,7 +215,7 @@ impl Backend for Cuda {
                 Kind::W8 => "embed_w8",
                 Kind::Q4K => "embed_q4k",
                 Kind::Q6K => "embed_q6k",
-                Kind::Int4(_) => unreachable!("a table of INT4 is packed as bf16"),
+                Kind::Int4(_) | Kind::Fp8(_) => unreachable!("a table of INT4 or FP8 is packed as bf16"),
             };
             let params = Rows {
                 ids: self.uploaded.token_ids,
@@ -230,12 +233,17 @@ impl Backend for Cuda {
 
     fn norm(&mut self, x: &Buf, spec: &NormSpec<Self>, emit: ActSet) -> Act<Self> {
         let rows = x.len() / spec.size;
-        let act = self.bf16(rows, spec.size, emit);
+        let act = self.activations(rows, spec.size, emit);
         if !self.planning {
             assert!(spec.size.is_multiple_of(4), "rows are read four columns at a time");
-            let (gain, y) = (spec.gain.address(), act.get(Encoding::Bf16).address());
-            let params = Norm { x: x.address(), gain, y, cols: int(spec.size), eps: spec.eps };
-            self.launch("rms_norm", [rows, 1, 1], 256, 0, &params);
+            let y = if emit.contains(Encoding::Bf16) { act.get(Encoding::Bf16).address() } else { 0 };
+            let mut codes = act::e4m3_of(emit).map(|encoding| act::e4m3(&act, encoding));
+            let first = codes.next().unwrap_or(E4m3Rows::NONE);
+            let (x, gain, cols, eps) = (x.address(), spec.gain.address(), int(spec.size), spec.eps);
+            self.launch("rms_norm", [rows, 1, 1], 256, 0, &Norm { x, gain, y, codes: first, cols, eps });
+            for codes in codes {
+                self.launch("rms_norm", [rows, 1, 1], 256, 0, &Norm { x, gain, y: 0, codes, cols, eps });
+            }
         }
         act
     }
@@ -252,9 +260,10 @@ impl Backend for Cuda {
     }
 
     fn linear_glu(&mut self, a: &Act<Self>, w: &Weight, f: Activation, emit: ActSet) -> Act<Self> {
-        let act = self.bf16(a.rows, w.rows / 2, emit);
-        let out = act.get(Encoding::Bf16).clone();
+        let act = self.activations(a.rows, w.rows / 2, emit);
+        let out = self.bf16(&act, emit);
         self.gemm(Out::Glu, a, w, None, &out, f);
+        self.quantize(&out, &act, emit);
         act
     }
 

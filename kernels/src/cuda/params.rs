@@ -19,8 +19,14 @@ macro_rules! params {
 }
 
 params! {
+    /// `e4m3_rows.cuh`
+    E4m3Rows { codes: Address, scales: Address, stride: i32, }
     /// `norm.cu`
-    Norm { x: Address, gain: Address, y: Address, cols: i32, eps: f32, }
+    Norm { x: Address, gain: Address, y: Address, codes: E4m3Rows, cols: i32, eps: f32, }
+    /// `quantize.cu`
+    Quantize { x: Address, to: E4m3Rows, cols: i32, }
+    /// `glu.cu`
+    Glu { x: Address, y: Address, units: i32, activation: i32, }
     /// `rows.cu`
     Rows {
         ids: Address,
@@ -71,6 +77,8 @@ params! {
     }
     /// `permute.cu`
     Permute { x: Address, order: Address, y: Address, cols: i32, }
+    /// `gemm_fp8.cu`
+    Fp8 { gemm: Gemm, x_scales: Address, x_stride: i32, w_stride: i32, w_shift: i32, }
     /// `attention_rows.cuh`
     Attention {
         rope: RopeWrite,
@@ -160,4 +168,9 @@ params! {
     }
     /// `logits.cuh`: what came of it
     SampleResult { best: u64, sum: u64, token: u32, rank: u32, logit: f32, peak: f32, }
+}
+
+impl E4m3Rows {
+    /// No codes are wanted.
+    pub const NONE: Self = Self { codes: 0, scales: 0, stride: 0 };
 }

@@ -1,6 +1,7 @@
 //! Matrices as the kernels read them: fused parts stacked; gate and up alternate eight rows by eight.
 
 mod blocks;
+mod fp8;
 mod fragments;
 mod int4;
 mod kind;
@@ -13,6 +14,7 @@ use tensor::{LoadError, Role};
 use super::Buf;
 use super::moe::MAX_EXPERTS;
 use crate::parts::Limits;
+pub(super) use fp8::Scaling;
 pub(super) use kind::Kind;
 
 /// Rows of gate, then rows of up: the outputs that one thread of a tensor core's tile holds side by side.
@@ -53,14 +55,14 @@ pub(super) fn pack(parts: &[Stored<'_>], role: Role) -> Result<Packed, LoadError
     match role {
         Role::Experts => stack(parts, 1, Role::Row),
         Role::ExpertsGlu => stack(parts, 2, Role::Glu),
-        _ => matrix(parts, role),
+        _ => matrix(parts, role, Kind::of),
     }
 }
 
 /// A stack of experts, `each` parts of `role` one.
 fn stack(parts: &[Stored<'_>], each: usize, role: Role) -> Result<Packed, LoadError> {
-    let mut experts = parts.chunks(each).map(|parts| matrix(parts, role));
-    let mut stack = experts.next().unwrap_or_else(|| matrix(parts, role))?;
+    let mut experts = parts.chunks(each).map(|parts| matrix(parts, role, Kind::of_expert));
+    let mut stack = experts.next().unwrap_or_else(|| matrix(parts, role, Kind::of_expert))?;
     for expert in experts {
         let expert = expert?;
         if (expert.rows, expert.cols, expert.kind) != (stack.rows, stack.cols, stack.kind) {
@@ -83,13 +85,17 @@ fn stack(parts: &[Stored<'_>], each: usize, role: Role) -> Result<Packed, LoadEr
 }
 
 /// Packs one matrix: in codes where all of them are coded in one way that the kernels have, else as bf16 `[N, K]`.
-fn matrix(parts: &[Stored<'_>], role: Role) -> Result<Packed, LoadError> {
+fn matrix(
+    parts: &[Stored<'_>],
+    role: Role,
+    kind_of: impl Fn(&[Stored<'_>], usize, usize, Role) -> Kind,
+) -> Result<Packed, LoadError> {
     let cols = LIMITS.check(parts, role)?;
     let rows: Vec<(&Stored<'_>, usize)> = match role {
         Role::Glu => (0..parts[0].rows).step_by(GLU_ROWS).flat_map(|first| pair_rows(parts, first)).collect(),
         _ => parts.iter().flat_map(|part| (0..part.rows).map(move |row| (part, row))).collect(),
     };
-    let kind = Kind::of(parts, rows.len(), cols, role);
+    let kind = kind_of(parts, rows.len(), cols, role);
     let order = if let Kind::Int4(_) = kind { int4::order(&parts[0]) } else { Vec::new() };
     let (data, meta) = match kind {
         Kind::Bf16 => (dense(&rows, cols), Vec::new()),
@@ -97,6 +103,7 @@ fn matrix(parts: &[Stored<'_>], role: Role) -> Result<Packed, LoadError> {
         Kind::Int4(group) => int4::pack(group, &order, &rows, cols),
         Kind::Q4K => super_blocks::pack_q4k(&rows, cols),
         Kind::Q6K => super_blocks::pack_q6k(&rows, cols),
+        Kind::Fp8(scaling) => scaling.pack(&rows, cols),
     };
     Ok(Packed { rows: rows.len(), cols, experts: 1, kind, data, meta, order })
 }

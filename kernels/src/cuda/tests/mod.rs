@@ -4,7 +4,9 @@
 mod attention;
 mod dense;
 mod experts;
+mod fp8;
 mod int4;
+mod library;
 mod sample;
 mod wrappers;
 

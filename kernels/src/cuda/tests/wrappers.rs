@@ -28,6 +28,9 @@ const WRAPPERS: &[Wrapper] = &[
     Wrapper { kernel: "wrapper_ldmatrix_x4_trans", inputs: four_words, outputs: 4, tolerance: 0.0 },
     // Tensor cores add in an order and with a rounding of their own.
     Wrapper { kernel: "wrapper_mma_m16n8k16_bf16", inputs: bf16_fragments, outputs: 4, tolerance: 1e-5 },
+    Wrapper { kernel: "wrapper_mma_m16n8k16_f16", inputs: f16_fragments, outputs: 4, tolerance: 1e-5 },
+    Wrapper { kernel: "wrapper_mma_m16n8k32_e4m3", inputs: e4m3_fragments, outputs: 4, tolerance: 1e-2 },
+    Wrapper { kernel: "wrapper_f16x2_of_e4m3x2", inputs: four_words, outputs: 4, tolerance: 0.0 },
     Wrapper { kernel: "wrapper_lop3", inputs: three_words, outputs: 4, tolerance: 0.0 },
 ];
 
@@ -46,12 +49,26 @@ fn three_words(random: &mut Random) -> Vec<u32> {
     words(random, 3)
 }
 
-/// Six words of two bf16 each, and four f32.
-fn bf16_fragments(random: &mut Random) -> Vec<u32> {
-    let half = |random: &mut Random| u32::from(bf16::from_f32(random.uniform()).to_bits());
-    let mut words: Vec<u32> = (0..6).map(|_| half(random) | half(random) << 16).collect();
+/// Six words as `word` makes them, and four f32.
+fn fragments(random: &mut Random, mut word: impl FnMut(&mut Random) -> u32) -> Vec<u32> {
+    let mut words: Vec<u32> = (0..6).map(|_| word(random)).collect();
     words.extend((0..4).map(|_| random.uniform().to_bits()));
     words
+}
+
+fn bf16_fragments(random: &mut Random) -> Vec<u32> {
+    let half = |random: &mut Random| u32::from(bf16::from_f32(random.uniform()).to_bits());
+    fragments(random, |random| half(random) | half(random) << 16)
+}
+
+fn f16_fragments(random: &mut Random) -> Vec<u32> {
+    let half = |random: &mut Random| u32::from(f16::from_f32(random.uniform()).to_bits());
+    fragments(random, |random| half(random) | half(random) << 16)
+}
+
+/// Numbers below 2.
+fn e4m3_fragments(random: &mut Random) -> Vec<u32> {
+    fragments(random, |random| random.next_u64() as u32 & 0xbfbf_bfbf)
 }
 
 fn run_wrapper(b: &mut Cuda, wrapper: &Wrapper) -> Vec<u32> {

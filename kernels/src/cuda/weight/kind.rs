@@ -3,6 +3,7 @@
 use quant::{Format, Stored};
 use tensor::Role;
 
+use super::fp8::Scaling;
 use super::fragments::TILE_ROWS;
 use super::int4;
 
@@ -18,11 +19,13 @@ pub(in super::super) enum Kind {
     Int4(usize),
     Q4K,
     Q6K,
+    /// With scales beside.
+    Fp8(Scaling),
 }
 
 impl Kind {
     /// The kind that holds all `parts` in codes, or bf16: what has no kernels of its own (Q2_K, Q3_K, Q5_K), and what tokens
-    /// are looked up in where it is INT4, which no checkpoint has.
+    /// are looked up in where it is INT4 or FP8, which no checkpoint has.
     pub fn of(parts: &[Stored<'_>], rows: usize, cols: usize, role: Role) -> Self {
         let kind = match parts[0].format {
             Format::Q4_0 | Format::Q4_1 => Self::W4,
@@ -32,10 +35,21 @@ impl Kind {
             Format::Int4 if !matches!(role, Role::Embed | Role::Head) => {
                 return int4::group(parts, rows).map_or(Self::Bf16, Self::Int4);
             }
+            Format::Fp8E4m3 if !matches!(role, Role::Embed | Role::Head) => {
+                return Scaling::of(parts, cols).map_or(Self::Bf16, Self::Fp8);
+            }
             _ => Self::Bf16,
         };
         let fits = rows.is_multiple_of(TILE_ROWS) && cols.is_multiple_of(32);
         if fits && parts.iter().all(|part| kind.holds(part.format)) { kind } else { Self::Bf16 }
+    }
+
+    /// The same for one of many experts, which have no kernels of FP8.
+    pub fn of_expert(parts: &[Stored<'_>], rows: usize, cols: usize, role: Role) -> Self {
+        match Self::of(parts, rows, cols, role) {
+            Self::Fp8(_) => Self::Bf16,
+            kind => kind,
+        }
     }
 
     fn holds(self, format: Format) -> bool {
@@ -46,6 +60,7 @@ impl Kind {
             Self::Int4(_) => format == Format::Int4,
             Self::Q4K => format == Format::Q4K,
             Self::Q6K => format == Format::Q6K,
+            Self::Fp8(_) => format == Format::Fp8E4m3,
         }
     }
 

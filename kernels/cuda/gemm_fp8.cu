@@ -1,0 +1,97 @@
+// Matrix products of FP8 numbers: y = x W^T, both e4m3 under f32 scales.
+//
+//   x [M, K], w [N, K] e4m3, K a multiple of 16, N of 8
+//   x scales  one a row, or one a row and 128 k: [K / 128, x_stride], x_stride >= M a multiple of 4; x_stride 0 where all k share the first
+//   w scales  meta, one for 2^w_shift outputs, or as many for each 128 k: [K / 128, w_stride]
+//   gemm_fp8_*: store, add, glu as in gemm_bf16.cu
+//   schedule  128 k are summed by the tensor cores from zero, 32 at a time; that sum times x's scale times w's is added in f32, ascending
+//             (e4m3.cuh says what differs between architectures; gemm_pipeline.cuh how K is split)
+//   tiling    as gemm_bf16.cu, with stages of 128 k
+//   roofline  few rows: N K bytes / DRAM bandwidth;  many: 2 M N K flop / FP8 peak on sm_89 and sm_120, elsewhere f16's
+//   in flight at up to 16 rows: 3 stages of 8 KiB of weights a block, as gemm_bf16.cu
+#include "e4m3.cuh"
+#include "gemm_pipeline.cuh"
+
+struct Fp8 {
+  Gemm gemm;
+  const float* x_scales;
+  int x_stride, w_stride, w_shift;
+};
+
+// Asks for `count` scales from `first` on; zeros from `end` on.
+__device__ __forceinline__ void load_scales(unsigned char* to, const float* from, int count, int first, int end) {
+  if (static_cast<int>(threadIdx.x) < count / 4) {
+    const int at = first + threadIdx.x * 4;
+    cp_async16(to + threadIdx.x * 16, at < end ? from + at : from, at < end);
+  }
+}
+
+template <int ROWS>
+struct Codes {
+  static constexpr int TM = ROWS, STAGES = TM == 16 ? 4 : 3;
+  static constexpr int W = TM * CHUNKS * 16, X_SCALES = W + TILE_N * CHUNKS * 16, W_SCALES = X_SCALES + TM * 4;
+  static constexpr int STAGE_BYTES = W_SCALES + TILE_N * 4;
+
+  const Fp8& p;
+  unsigned char* ring;
+  const Layout<TM> at;
+  const int steps;
+
+  __device__ __forceinline__ Codes(const Fp8& p, unsigned char* ring)
+      : p(p), ring(ring), steps((p.gemm.k + 2 * TILE_K - 1) / (2 * TILE_K)) {}
+
+  // A chunk of 16 codes lies as one of 8 numbers of 16 bits does, so that pairs of codes are loaded.
+  __device__ __forceinline__ void load_x(int slot, int step) {
+    unsigned char* stage = ring + slot * STAGE_BYTES;
+    load_tile<TM>(stage, p.gemm.x, at.first_row, p.gemm.m, step * TILE_K, p.gemm.k / 2);
+    load_scales(stage + X_SCALES, p.x_scales + static_cast<size_t>(step) * p.x_stride, TM, at.first_row, p.gemm.m);
+  }
+
+  __device__ __forceinline__ void load_w(int slot, int step, bool) {
+    const Gemm& g = p.gemm;
+    unsigned char* stage = ring + slot * STAGE_BYTES;
+    load_tile<TILE_N>(stage + W, static_cast<const __nv_bfloat16*>(g.w), at.first_output, g.n, step * TILE_K, g.k / 2);
+    const float* scales = static_cast<const float*>(g.meta) + static_cast<size_t>(step) * p.w_stride;
+    load_scales(stage + W_SCALES, scales, TILE_N >> p.w_shift, at.first_output >> p.w_shift, g.n >> p.w_shift);
+  }
+
+  template <int MT, int NT>
+  __device__ __forceinline__ void multiply(Sums<MT, NT>& sums, int slot, int) {
+    const unsigned char* stage = ring + slot * STAGE_BYTES;
+    const int lane = threadIdx.x % 32;
+    const float* x_scales = reinterpret_cast<const float*>(stage + X_SCALES) + at.row + lane / 4;
+    const float* w_scales = reinterpret_cast<const float*>(stage + W_SCALES);
+    Sums<MT, NT> dots;
+    multiply_stage<E4m3Products>(dots, stage, stage + W, at.row, at.column);
+#pragma unroll
+    for (int n = 0; n < NT; n++) {
+#pragma unroll
+      for (int side = 0; side < 2; side++) {
+        const float w_scale = w_scales[(at.column + n * 8 + lane % 4 * 2 + side) >> p.w_shift] * E4m3Products::UNIT;
+#pragma unroll
+        for (int m = 0; m < MT; m++) {
+#pragma unroll
+          for (int half = 0; half < 2; half++) {
+            float& sum = sums.at[m][n][half * 2 + side];
+            sum = __fmaf_rn(dots.at[m][n][half * 2 + side], x_scales[m * 16 + half * 8] * w_scale, sum);
+          }
+        }
+      }
+    }
+  }
+};
+
+template <int TM, Out OUT>
+__device__ __forceinline__ void codes(const Fp8& p) {
+  DYN_SMEM(ring);
+  Codes<TM> work(p, ring);
+  gemm<OUT>(p.gemm, work, ring);
+}
+
+#define INSTANCES(D)                                                                                                      \
+  extern "C" __global__ void __launch_bounds__(GEMM_THREADS) gemm_fp8_store_##D(const Fp8 p) { codes<D, Out::Store>(p); } \
+  extern "C" __global__ void __launch_bounds__(GEMM_THREADS) gemm_fp8_add_##D(const Fp8 p) { codes<D, Out::Add>(p); }     \
+  extern "C" __global__ void __launch_bounds__(GEMM_THREADS) gemm_fp8_glu_##D(const Fp8 p) { codes<D, Out::Glu>(p); }
+
+INSTANCES(16)
+INSTANCES(64)

@@ -1,0 +1,71 @@
+//! Activations on the device: the bytes that each encoding takes, where its scales lie, and bf16 made e4m3.
+
+use tensor::{Act, ActSet, Encoding};
+
+use super::device::Address;
+use super::params::{E4m3Rows, Quantize};
+use super::{Buf, Cuda, int};
+
+/// Columns under one scale of [`Encoding::E4m3G128`].
+pub(super) const GROUP: usize = 128;
+/// What the kernels write of one kind beside bf16.
+const E4M3: [Encoding; 2] = [Encoding::E4m3Token, Encoding::E4m3G128];
+
+/// Scales a row of scales: one a token, in whole chunks of 16 bytes.
+fn stride(rows: usize) -> usize {
+    rows.next_multiple_of(4)
+}
+
+fn bytes(encoding: Encoding, rows: usize, cols: usize) -> usize {
+    match encoding {
+        Encoding::Bf16 => rows * cols * 2,
+        Encoding::E4m3Token => scales_at(rows, cols) + stride(rows) * 4,
+        Encoding::E4m3G128 => scales_at(rows, cols) + cols.div_ceil(GROUP) * stride(rows) * 4,
+        other => panic!("the CUDA kernels have no {other:?} activations"),
+    }
+}
+
+/// Behind the codes.
+fn scales_at(rows: usize, cols: usize) -> usize {
+    (rows * cols).next_multiple_of(16)
+}
+
+/// Codes and scales of activations in one of the two encodings of e4m3. Not to be followed while planning.
+pub(super) fn e4m3(act: &Act<Cuda>, encoding: Encoding) -> E4m3Rows {
+    let codes = act.get(encoding).address();
+    let stride = if encoding == Encoding::E4m3G128 { stride(act.rows) } else { 0 };
+    E4m3Rows { codes, scales: codes + scales_at(act.rows, act.cols) as Address, stride: int(stride) }
+}
+
+/// The encodings of e4m3 in `set`.
+pub(super) fn e4m3_of(set: ActSet) -> impl Iterator<Item = Encoding> {
+    E4M3.into_iter().filter(move |&encoding| set.contains(encoding))
+}
+
+impl Cuda {
+    /// Memory for activations in every encoding of `set`.
+    pub(super) fn activations(&self, rows: usize, cols: usize, set: ActSet) -> Act<Self> {
+        let encoded = |act: Act<Self>, encoding| act.with(encoding, self.arena.alloc(bytes(encoding, rows, cols)));
+        set.iter().fold(Act::new(rows, cols), encoded)
+    }
+
+    /// Where an op that sees only parts of a row writes bf16: the activations' own, or memory for [`Cuda::quantize`].
+    pub(super) fn bf16(&self, act: &Act<Self>, set: ActSet) -> Buf {
+        match set.contains(Encoding::Bf16) {
+            true => act.get(Encoding::Bf16).clone(),
+            false => self.arena.alloc(bytes(Encoding::Bf16, act.rows, act.cols)),
+        }
+    }
+
+    /// Makes what `set` has of e4m3 from `bf16`.
+    pub(super) fn quantize(&mut self, bf16: &Buf, act: &Act<Self>, set: ActSet) {
+        for encoding in e4m3_of(set) {
+            if self.planning {
+                return;
+            }
+            assert!(act.cols.is_multiple_of(4), "rows are read four columns at a time");
+            let params = Quantize { x: bf16.address(), to: e4m3(act, encoding), cols: int(act.cols) };
+            self.launch("quantize_rows", [act.rows, 1, 1], 256, 0, &params);
+        }
+    }
+}
