@@ -280,7 +280,7 @@ impl Backend for Cuda {
         emit: ActSet,
     ) -> Act<Self> {
         let gathered = self.gather_tokens(a, routing);
-        let act = self.bf16(gathered.rows, w.rows / 2, emit);
+        let act = self.activations(gathered.rows, w.rows / 2, emit);
         let out = act.get(Encoding::Bf16).clone();
         self.gemm_experts(true, &gathered, w, routing, &out, f);
         act

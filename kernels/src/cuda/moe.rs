@@ -104,7 +104,7 @@ impl Cuda {
     /// The tokens of `a`, each in the rows of its experts.
     pub(super) fn gather_tokens(&mut self, a: &Act<Self>, routing: &Routing<Self>) -> Act<Self> {
         let (sizes, parts) = layout(routing);
-        let gathered = self.bf16(sizes.rows(), a.cols, ActSet::of(Encoding::Bf16));
+        let gathered = self.activations(sizes.rows(), a.cols, ActSet::of(Encoding::Bf16));
         let params = Gather {
             x: a.get(Encoding::Bf16).address(),
             order: parts.order,
