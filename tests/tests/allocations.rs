@@ -63,10 +63,19 @@ fn run(executor: &mut dyn Executor, plan: &SchedulerOutput, out: &mut ModelRunne
     executor.wait(out).expect("the step ends");
 }
 
+/// One test for all devices: the counters are the process's.
 #[test]
 fn a_decode_step_allocates_nothing() {
+    check(Device::Cpu);
+    if Device::gpu("a_decode_step_allocates_nothing").is_some() {
+        check(Device::Cuda);
+        check(Device::CudaEager);
+    }
+}
+
+fn check(device: Device) {
     let options = RunnerOptions { kv_cache_memory: Some(4 << 20), ..RunnerOptions::default() };
-    let mut executor = Device::Cpu.load(&testkit::tiny("llama"), options);
+    let mut executor = device.load(&testkit::tiny("llama"), options);
     let mut out = ModelRunnerOutput::default();
     run(executor.as_mut(), &prefill(), &mut out);
     let plans: Vec<SchedulerOutput> = (0..40).map(decode).collect();
@@ -75,5 +84,5 @@ fn a_decode_step_allocates_nothing() {
     let region = Region::new(ALLOCATOR);
     steady.iter().for_each(|plan| run(executor.as_mut(), plan, &mut out));
     let change = region.change();
-    assert_eq!((change.allocations, change.reallocations), (0, 0), "{change:?} in {} steps", steady.len());
+    assert_eq!((change.allocations, change.reallocations), (0, 0), "{device:?}: {change:?} in {} steps", steady.len());
 }

@@ -5,12 +5,21 @@
 //! the host.
 
 mod attention;
+mod buf;
 mod cache;
+mod checks;
 mod device;
 mod gemm;
+mod graphs;
+mod launch;
 mod memory;
 mod modules;
 mod params;
+mod pinned;
+mod rows;
+mod shape;
+mod staging;
+mod step;
 #[cfg(test)]
 mod tests;
 mod upload;
@@ -18,6 +27,7 @@ mod weight;
 
 use std::rc::Rc;
 
+use cudarc::driver::DeviceRepr;
 use quant::Stored;
 use sampler::{Row, Sampled, Scratch};
 use tensor::{
@@ -26,15 +36,19 @@ use tensor::{
 };
 
 use crate::inputs::Inputs;
+use buf::Arena;
+use checks::Check;
 use device::{Address, Device, refused};
 use gemm::{MAX_SPLIT_TILES, Out};
-use memory::Arena;
-use params::{Norm, Rows};
+use graphs::Graphs;
+use params::Norm;
+use shape::{Shape, bucket};
+use staging::Loader;
 use upload::Uploaded;
-use weight::{Kind, Packed};
+use weight::Packed;
 
+pub use buf::Buf;
 pub use cache::Cache;
-pub use memory::Buf;
 pub use weight::Weight;
 
 /// One NVIDIA GPU.
@@ -43,10 +57,17 @@ pub struct Cuda {
     arena: Arena,
     inputs: Inputs,
     uploaded: Uploaded,
+    /// Of the step that runs, or ran last.
+    shape: Shape,
+    graphs: Graphs,
     planning: bool,
+    /// What the step's inputs were found to be good for.
+    checked: Vec<Check>,
     /// What the step's first op that failed said; the ops after it launch nothing.
     failed: Option<DeviceError>,
     resident: u64,
+    /// Takes weights to the device; gone once steps run.
+    loader: Option<Loader>,
     /// Counters of the blocks that share a matmul's tile: zero between kernels.
     arrived: Buf,
     logits: Vec<f32>,
@@ -61,19 +82,29 @@ impl Cuda {
     pub fn new(ordinal: usize) -> Result<Self, DeviceError> {
         let device = Device::open(ordinal)?;
         let arrived = device.alloc(MAX_SPLIT_TILES * 4)?;
-        device.upload(arrived.address(), &[0u32; MAX_SPLIT_TILES])?;
+        device.zero(arrived.address(), arrived.bytes())?;
         Ok(Self {
             device,
             arena: Arena::new(),
             inputs: Inputs::default(),
             uploaded: Uploaded::default(),
+            shape: Shape::default(),
+            graphs: Graphs::new(),
             planning: false,
+            checked: Vec::new(),
             failed: None,
             resident: 0,
+            loader: None,
             arrived: Buf::resident(arrived),
             logits: Vec::new(),
             scratch: Scratch::default(),
         })
+    }
+
+    /// The same without recording: every step launches its kernels one by one.
+    pub fn eager(mut self) -> Self {
+        self.graphs.disable();
+        self
     }
 
     /// One line for people.
@@ -90,15 +121,7 @@ impl Cuda {
         Act::new(rows, cols).with(Encoding::Bf16, self.arena.alloc(rows * cols * 2))
     }
 
-    /// Whether an op launches: not while planning, not after a failure, not if `checked` is one.
-    fn admits(&mut self, checked: Result<(), String>) -> bool {
-        if let (false, None, Err(message)) = (self.planning, &self.failed, checked) {
-            self.failed = Some(refused(message));
-        }
-        !self.planning && self.failed.is_none()
-    }
-
-    fn launch<P: cudarc::driver::DeviceRepr>(
+    fn launch<P: DeviceRepr>(
         &mut self,
         name: &'static str,
         grid: [usize; 3],
@@ -106,21 +129,20 @@ impl Cuda {
         shared_bytes: usize,
         params: &P,
     ) {
-        if self.admits(Ok(()))
+        if self.launches()
             && let Err(error) = self.device.launch(name, grid, threads, shared_bytes, params)
         {
             self.failed = Some(error);
         }
     }
 
-    fn rows(&mut self, name: &'static str, params: &Rows, count: usize) {
-        assert!(params.cols % 4 == 0, "rows are read four columns at a time");
-        self.launch(name, [count, 1, 1], 128, 0, params);
-    }
-
-    fn resident<T>(&mut self, values: &[T]) -> Result<Buf, DeviceError> {
+    fn resident<T: DeviceRepr>(&mut self, values: &[T]) -> Result<Buf, DeviceError> {
         let memory = self.device.alloc(size_of_val(values))?;
-        self.device.upload(memory.address(), values)?;
+        let loader = match &mut self.loader {
+            Some(loader) => loader,
+            empty => empty.insert(Loader::new(&self.device)?),
+        };
+        loader.load(memory.address(), values)?;
         self.resident += memory.bytes() as u64;
         Ok(Buf::resident(memory))
     }
@@ -178,48 +200,19 @@ impl Backend for Cuda {
         inputs: &StepInputs,
         body: &mut dyn FnMut(&mut Self) -> Buf,
     ) -> Result<Buf, DeviceError> {
-        self.planning = key == StepKey::Plan;
-        self.failed = None;
-        let set = self.inputs.set(inputs);
-        if self.planning {
-            self.uploaded.plan(inputs);
-        } else if self.admits(set) {
-            self.arena.commit(&self.device)?;
-            self.uploaded.set(&self.device, &self.inputs.step)?;
-        }
-        let logits = body(self);
-        self.planning = false;
-        self.failed.take().map_or(Ok(logits), Err)
+        self.run_step(key, inputs, body)
+    }
+
+    fn decode_bucket(&self, num_seqs: usize) -> Option<u32> {
+        self.graphs.is_enabled().then(|| bucket(num_seqs))
     }
 
     fn workspace_bytes(&self) -> u64 {
-        self.arena.bytes() as u64
+        (self.arena.bytes() + self.uploaded.bytes()) as u64
     }
 
     fn embed(&mut self, table: &Weight, scale: f32) -> Buf {
-        let tokens = self.inputs.step.num_tokens();
-        let out = self.floats(tokens, table.cols);
-        if self.admits(self.inputs.check_tokens(table.rows)) {
-            let name = match table.kind {
-                Kind::Bf16 => "embed_rows",
-                Kind::W4 => "embed_w4",
-                Kind::W8 => "embed_w8",
-                Kind::Q4K => "embed_q4k",
-                Kind::Q6K => "embed_q6k",
-                Kind::Int4(_) => unreachable!("a table of INT4 is packed as bf16"),
-            };
-            let params = Rows {
-                ids: self.uploaded.token_ids,
-                from: table.data.address(),
-                meta: address(table.meta.as_ref()),
-                out: out.address(),
-                cols: int(table.cols),
-                num_rows: int(table.rows),
-                scale,
-            };
-            self.rows(name, &params, tokens);
-        }
-        out
+        self.embed_tokens(table, scale)
     }
 
     fn norm(&mut self, x: &Buf, spec: &NormSpec<Self>, emit: ActSet) -> Act<Self> {
@@ -273,19 +266,11 @@ impl Backend for Cuda {
     }
 
     fn gather(&mut self, x: &Buf) -> Buf {
-        let rows = self.inputs.step.num_logit_rows();
-        let cols = x.len().checked_div(self.inputs.step.num_tokens()).unwrap_or(0);
-        let out = self.floats(rows, cols);
-        if self.admits(self.inputs.check_logit_tokens()) {
-            let (ids, from, out) = (self.uploaded.logit_tokens, x.address(), out.address());
-            let params = Rows { ids, from, meta: 0, out, cols: int(cols), num_rows: 0, scale: 1.0 };
-            self.rows("gather_rows", &params, rows);
-        }
-        out
+        self.gather_rows(x)
     }
 
     fn sample(&mut self, logits: &Buf, rows: &mut [Row<'_>], out: &mut Sampled) -> Result<(), DeviceError> {
-        let num_rows = self.inputs.step.num_logit_rows();
+        let num_rows = self.shape.logit_rows;
         let vocab = logits.len().checked_div(num_rows).unwrap_or(0);
         if rows.iter().any(|row| row.logits >= num_rows) {
             return Err(refused(format!("rows to sample must name rows of the {num_rows} of the logits")));

@@ -3,6 +3,7 @@
 
 mod attention;
 mod dense;
+mod graphs;
 mod int4;
 mod wrappers;
 
