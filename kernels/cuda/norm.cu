@@ -18,6 +18,7 @@ struct Norm {
 extern "C" __global__ void __launch_bounds__(256) rms_norm(const Norm p) {
   SMEM_ARRAY(float, scratch, 32);
   SMEM_ARRAY(uint32_t, magnitudes, 32);
+  after_former_kernel();
   const float4* row = reinterpret_cast<const float4*>(p.x + static_cast<size_t>(blockIdx.x) * p.cols);
   const float4* gains = reinterpret_cast<const float4*>(p.gain);
   float squares = 0.0f;

@@ -15,6 +15,7 @@ struct Permute {
 };
 
 extern "C" __global__ void __launch_bounds__(128) permute(const Permute p) {
+  after_former_kernel();
   const int column = (blockIdx.x * blockDim.x + threadIdx.x) * 8;
   if (column >= p.cols) return;
   const uint16_t* x = reinterpret_cast<const uint16_t*>(p.x) + static_cast<size_t>(blockIdx.y) * p.cols;

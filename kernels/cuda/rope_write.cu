@@ -9,6 +9,7 @@
 
 template <class Kv>
 __device__ __forceinline__ void split_row(const RopeWrite& p) {
+  after_former_kernel();
   const int token = blockIdx.x, head = blockIdx.y * 4 + threadIdx.x / 32;
   if (head >= p.num_heads + 2 * p.num_kv_heads) return;
   if (head >= p.num_heads) return write_kv<Kv>(p, token, head);

@@ -22,6 +22,7 @@ __device__ __forceinline__ float4* target(const Rows& p) {
 }
 
 extern "C" __global__ void __launch_bounds__(128) embed_rows(const Rows p) {
+  after_former_kernel();
   const __nv_bfloat16* table = static_cast<const __nv_bfloat16*>(p.from);
   const uint2* row = reinterpret_cast<const uint2*>(table + static_cast<size_t>(p.ids[blockIdx.x]) * p.cols);
   for (int at = threadIdx.x; at < p.cols / 4; at += blockDim.x) {
@@ -35,6 +36,7 @@ extern "C" __global__ void __launch_bounds__(128) embed_rows(const Rows p) {
 // The table's codes lie as fragments: of row n, lane n % 8 * 4 + t of a tile has those of columns 2t, 2t + 1, 2t + 8, ...
 template <int BITS>
 __device__ __forceinline__ void embed_codes(const Rows& p) {
+  after_former_kernel();
   constexpr int COLUMNS = 128 / BITS;  // that the four words of a row in one tile hold
   const uint32_t row = p.ids[blockIdx.x];
   const uint32_t* codes = static_cast<const uint32_t*>(p.from);
@@ -69,6 +71,7 @@ __device__ __forceinline__ void each_nibbles(const Rows& p, Each each) {
 }
 
 extern "C" __global__ void __launch_bounds__(128) embed_q4k(const Rows p) {
+  after_former_kernel();
   float* out = p.out + static_cast<size_t>(blockIdx.x) * p.cols;
   each_nibbles(p, [&](int tile, int t, uint32_t word) {
     const size_t block = static_cast<size_t>(tile / 8) * p.num_rows + p.ids[blockIdx.x];
@@ -82,6 +85,7 @@ extern "C" __global__ void __launch_bounds__(128) embed_q4k(const Rows p) {
 }
 
 extern "C" __global__ void __launch_bounds__(128) embed_q6k(const Rows p) {
+  after_former_kernel();
   const uint32_t row = p.ids[blockIdx.x];
   const size_t table = static_cast<size_t>(p.num_rows) * p.cols;
   const uint32_t* upper = static_cast<const uint32_t*>(p.from) + table / 8;
@@ -103,6 +107,7 @@ extern "C" __global__ void __launch_bounds__(128) embed_q6k(const Rows p) {
 }
 
 extern "C" __global__ void __launch_bounds__(128) gather_rows(const Rows p) {
+  after_former_kernel();
   const float* x = static_cast<const float*>(p.from);
   const float4* row = reinterpret_cast<const float4*>(x + static_cast<size_t>(p.ids[blockIdx.x]) * p.cols);
   for (int at = threadIdx.x; at < p.cols / 4; at += blockDim.x) target(p)[at] = row[at];

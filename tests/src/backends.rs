@@ -16,6 +16,8 @@ pub enum Device {
     Cpu,
     /// The first GPU, or the emulator of one.
     Cuda,
+    /// The same, without recorded steps.
+    CudaEager,
 }
 
 impl Device {
@@ -56,10 +58,15 @@ impl Device {
     pub fn run(self, checkpoint: &Checkpoint, options: RunnerOptions) -> Box<dyn Executor> {
         match self {
             Self::Reference => Box::new(ModelRunner::new(Reference::new(), checkpoint, options).expect("loads")),
-            Self::Cuda => Box::new(ModelRunner::new(Cuda::new(0).expect("a GPU"), checkpoint, options).expect("loads")),
+            Self::Cuda => Box::new(ModelRunner::new(cuda(), checkpoint, options).expect("loads")),
+            Self::CudaEager => Box::new(ModelRunner::new(cuda().eager(), checkpoint, options).expect("loads")),
             Self::Cpu => Box::new(ModelRunner::new(cpu(2), checkpoint, options).expect("loads")),
         }
     }
+}
+
+fn cuda() -> Cuda {
+    Cuda::new(0).expect("a GPU")
 }
 
 /// The CPU backend on `threads`.

@@ -64,6 +64,12 @@ impl<'a> Driver<'a> {
             .collect()
     }
 
+    /// The same, with the log probabilities that each request asked for.
+    pub fn generate_with_logprobs(&mut self, requests: &[Request]) -> Vec<(Vec<TokenId>, Vec<Logprob>)> {
+        let output = |(row, request): (Running, &Request)| (row.tokens[request.prompt.len()..].to_vec(), row.logprobs);
+        self.run(requests).into_iter().zip(requests).map(output).collect()
+    }
+
     /// Of each prompt token but the first: its log probability and those of the `num` best tokens.
     pub fn prompt_logprobs(&mut self, prompt: &[TokenId], num: u32) -> Vec<Vec<Logprob>> {
         let sampling = SamplingParams { prompt_logprobs: Some(num), ..SamplingParams::greedy() };
@@ -86,7 +92,7 @@ impl<'a> Driver<'a> {
             self.executor.submit(&plan).expect("the executor takes the plan");
             self.executor.sample(&Masks::default()).expect("the executor samples");
             self.executor.wait(&mut out).expect("the executor finishes the step");
-            record(&mut rows, requests, &plan, &out);
+            record(&mut rows, &plan, &out);
         }
         rows.iter().for_each(|row| self.drop_row(row.row));
         rows
@@ -185,7 +191,7 @@ impl Running {
     }
 }
 
-fn record(rows: &mut [Running], requests: &[Request], plan: &SchedulerOutput, out: &ModelRunnerOutput) {
+fn record(rows: &mut [Running], plan: &SchedulerOutput, out: &ModelRunnerOutput) {
     for work in &plan.work {
         rows[work.row.idx()].computed += work.len as usize;
     }
@@ -193,8 +199,6 @@ fn record(rows: &mut [Running], requests: &[Request], plan: &SchedulerOutput, ou
         let row = &mut rows[result.row.idx()];
         assert_eq!(result.outcome, Outcome::Ok, "row {} has finite logits", result.row.0);
         row.tokens.extend(result.tokens.of(&out.tokens));
-        if requests[result.row.idx()].sampling.prompt_logprobs.is_some() {
-            row.logprobs.extend(result.logprobs.of(&out.logprobs));
-        }
+        row.logprobs.extend(result.logprobs.of(&out.logprobs));
     }
 }

@@ -63,20 +63,29 @@ fn run(executor: &mut dyn Executor, plan: &SchedulerOutput, out: &mut ModelRunne
     executor.wait(out).expect("the step ends");
 }
 
+/// One test for all devices: the counters are the process's.
 #[test]
 fn a_decode_step_allocates_nothing() {
     for family in ["llama", "qwen3_moe"] {
-        let options = RunnerOptions { kv_cache_memory: Some(4 << 20), ..RunnerOptions::default() };
-        let mut executor = Device::Cpu.load(&testkit::tiny(family), options);
-        let mut out = ModelRunnerOutput::default();
-        run(executor.as_mut(), &prefill(), &mut out);
-        let plans: Vec<SchedulerOutput> = (0..40).map(decode).collect();
-        let (warm, steady) = plans.split_at(4);
-        warm.iter().for_each(|plan| run(executor.as_mut(), plan, &mut out));
-        let region = Region::new(ALLOCATOR);
-        steady.iter().for_each(|plan| run(executor.as_mut(), plan, &mut out));
-        let change = region.change();
-        let none = (change.allocations, change.reallocations) == (0, 0);
-        assert!(none, "{family}: {change:?} in {} steps", steady.len());
+        check(Device::Cpu, family);
+        if Device::gpu("a_decode_step_allocates_nothing").is_some() {
+            check(Device::Cuda, family);
+            check(Device::CudaEager, family);
+        }
     }
+}
+
+fn check(device: Device, family: &str) {
+    let options = RunnerOptions { kv_cache_memory: Some(4 << 20), ..RunnerOptions::default() };
+    let mut executor = device.load(&testkit::tiny(family), options);
+    let mut out = ModelRunnerOutput::default();
+    run(executor.as_mut(), &prefill(), &mut out);
+    let plans: Vec<SchedulerOutput> = (0..40).map(decode).collect();
+    let (warm, steady) = plans.split_at(4);
+    warm.iter().for_each(|plan| run(executor.as_mut(), plan, &mut out));
+    let region = Region::new(ALLOCATOR);
+    steady.iter().for_each(|plan| run(executor.as_mut(), plan, &mut out));
+    let change = region.change();
+    let none = (change.allocations, change.reallocations) == (0, 0);
+    assert!(none, "{family} on {device:?}: {change:?} in {} steps", steady.len());
 }

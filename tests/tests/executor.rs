@@ -183,6 +183,39 @@ fn rows_that_share_or_copy_blocks_answer_as_if_alone() {
     }
 }
 
+/// Row 0 computes a context of two spans of attention; then as many others as the device has rows share its blocks and go on
+/// by one token a step each, all at once.
+#[test]
+fn wide_batches_of_long_contexts_fit_the_workspace() {
+    const LEN: u32 = 30 * BLOCK + 1;
+    if Device::gpu("wide_batches_of_long_contexts_fit_the_workspace").is_none() {
+        return;
+    }
+    for (device, rows, max_tokens) in [(Device::Cuda, 20, 20), (Device::CudaEager, 20, 20), (Device::Cuda, 140, 140)] {
+        let options = RunnerOptions { kv_cache_memory: Some(4 << 20), ..RunnerOptions::default() };
+        let options = RunnerOptions { max_num_seqs: rows, max_num_batched_tokens: max_tokens, ..options };
+        let mut executor = device.load(&testkit::tiny("llama"), options);
+        let mut plan = SchedulerOutput::default();
+        add(&mut plan, 0, &prompt(LEN), 0, &(1..=31).collect::<Vec<_>>());
+        for start in (0..LEN).step_by(max_tokens as usize) {
+            plan.work = vec![work(0, start, max_tokens.min(LEN - start))];
+            plan.work[0].want.sample = start + max_tokens >= LEN;
+            run(executor.as_mut(), &plan);
+            plan.clear();
+        }
+        let expected = decode(executor.as_mut(), 0, LEN, 3, 0);
+        let blocks = |row: u32| (1..=30).chain([31 + row]).collect::<Vec<u32>>();
+        (1..rows).for_each(|row| add(&mut plan, row, &prompt(LEN), LEN - 1, &blocks(row)));
+        let first = run(executor.as_mut(), &plan).tokens;
+        assert!(first.iter().all(|&token| token == first[0]), "{device:?}: {first:?}");
+        for (step, &token) in expected.iter().enumerate() {
+            let work = (1..rows).map(|row| work(row, LEN + step as u32, 1)).collect();
+            let out = run(executor.as_mut(), &SchedulerOutput { work, ..SchedulerOutput::default() });
+            assert_eq!(out.tokens, vec![token; rows as usize - 1], "{device:?}: {rows} rows, step {step}");
+        }
+    }
+}
+
 #[test]
 fn a_row_that_reads_nonsense_fails_alone() {
     // The reference fills its cache with NaN, and nobody has written block 9.

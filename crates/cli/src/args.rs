@@ -86,6 +86,9 @@ pub struct ModelArgs {
     /// output. Embedding, head and norms stay as they are. Refused for checkpoints that are quantized already, but for GGUF.
     #[arg(long, env = "TOKENMILL_QUANTIZATION", value_name = "fp8|int4", help_heading = "Device")]
     pub quantization: Option<quant::Scheme>,
+    /// Do not record steps of a GPU as graphs: launch every kernel of every step.
+    #[arg(long, env = "TOKENMILL_ENFORCE_EAGER", help_heading = "Device")]
+    pub enforce_eager: bool,
     /// Compute threads; one per core when left out.
     #[arg(long, env = "TOKENMILL_THREADS", value_name = "N", help_heading = "Device",
           value_parser = clap::value_parser!(u32).range(1..=1024))]

@@ -11,7 +11,7 @@ use hub::ModelFiles;
 use kernels::cpu::{Cpu, CpuOptions};
 use kernels::cuda::Cuda;
 use kernels::reference::Reference;
-use runner::{MemoryPlan, ModelRunner, RunnerOptions};
+use runner::{MemoryPlan, ModelRunner, Restarting, RunnerOptions};
 use tensor::{Backend, KvDtype};
 use weights::Checkpoint;
 
@@ -28,10 +28,23 @@ pub struct Assembled {
     pub load_time: Duration,
 }
 
+/// How an executor is built: all but the checkpoint.
+#[derive(Clone)]
+struct Recipe {
+    device: Device,
+    cpu: CpuOptions,
+    /// GPUs launch every kernel of every step.
+    enforce_eager: bool,
+    batch_invariant: bool,
+    options: RunnerOptions,
+}
+
 /// What the engine thread reports once the executor is built there.
 struct Built {
     device: String,
     plan: MemoryPlan,
+    /// What builds the same again: where the device and the memory were left open, they are named.
+    again: Recipe,
 }
 
 /// Finds the model (fetching it if need be), loads it, and starts the engine thread.
@@ -41,16 +54,17 @@ pub fn assemble(args: &ModelArgs, max_num_queued_reqs: u32) -> Result<Assembled>
     let checkpoint = open(&files.path, args)?;
     let text = Arc::new(text_model(&checkpoint)?);
     let config = engine_config(args, max_num_queued_reqs);
-    let (device, batch_invariant) = (args.device, !args.no_batch_invariant);
-    let (cpu, options) = (cpu_options(args), runner_options(args));
+    let recipe = Recipe::new(args);
     let (tell, told) = std::sync::mpsc::channel();
     let engine = engine::start(config, text, move || {
-        let built = executor(device, batch_invariant, &checkpoint, cpu, options);
-        let (executor, built) = built.map_err(|error| format!("{error:#}"))?;
+        let build = move |recipe: &Recipe| recipe.executor(&checkpoint).map_err(|error| format!("{error:#}"));
+        let (executor, built) = build(&recipe)?;
+        let again = built.again.clone();
         tell.send(built).map_err(|_| "the start was given up".to_owned())?;
-        Ok(executor)
+        let executor = Restarting::new(executor, Box::new(move || build(&again).map(|(executor, _)| executor)));
+        Ok(Box::new(executor) as Box<dyn Executor>)
     })?;
-    let Built { device, plan } = told.recv().context("the engine started without its memory plan")?;
+    let Built { device, plan, .. } = told.recv().context("the engine started without its memory plan")?;
     Ok(Assembled { engine, files, device, plan, load_time: started.elapsed() })
 }
 
@@ -58,8 +72,7 @@ pub fn assemble(args: &ModelArgs, max_num_queued_reqs: u32) -> Result<Assembled>
 pub fn plan(args: &ModelArgs) -> Result<(ModelFiles, String, MemoryPlan)> {
     let files = find(args.model.as_deref())?;
     let checkpoint = open(&files.path, args)?;
-    let (cpu, options) = (cpu_options(args), runner_options(args));
-    let (_, Built { device, plan }) = executor(args.device, !args.no_batch_invariant, &checkpoint, cpu, options)?;
+    let (_, Built { device, plan, .. }) = Recipe::new(args).executor(&checkpoint)?;
     Ok((files, device, plan))
 }
 
@@ -78,57 +91,56 @@ fn open(path: &Path, args: &ModelArgs) -> Result<Checkpoint> {
     })
 }
 
-fn executor(
-    device: Device,
-    batch_invariant: bool,
-    checkpoint: &Checkpoint,
-    cpu: CpuOptions,
-    options: RunnerOptions,
-) -> Result<(Box<dyn Executor>, Built)> {
-    match device {
-        Device::Auto => match Cuda::new(0) {
-            Ok(cuda) => on_gpu(cuda, batch_invariant, checkpoint, options),
-            Err(why) => on_cpu(cpu, &format!(" ({why})"), checkpoint, options),
-        },
-        Device::Cuda(number) => on_gpu(Cuda::new(number)?, batch_invariant, checkpoint, options),
-        Device::Cpu => on_cpu(cpu, "", checkpoint, options),
-        Device::Reference => on(Reference::new(), "reference, f32".to_owned(), checkpoint, options),
+impl Recipe {
+    fn new(args: &ModelArgs) -> Self {
+        let (cpu, options) = (cpu_options(args), runner_options(args));
+        Self {
+            device: args.device,
+            cpu,
+            enforce_eager: args.enforce_eager,
+            batch_invariant: !args.no_batch_invariant,
+            options,
+        }
     }
-}
 
-fn on_gpu(
-    cuda: Cuda,
-    batch_invariant: bool,
-    checkpoint: &Checkpoint,
-    options: RunnerOptions,
-) -> Result<(Box<dyn Executor>, Built)> {
-    let cuda = if batch_invariant { cuda } else { cuda.with_cublaslt()? };
-    let device = cuda.describe();
-    on(cuda, device, checkpoint, options)
-}
+    fn executor(&self, checkpoint: &Checkpoint) -> Result<(Box<dyn Executor>, Built)> {
+        match self.device {
+            Device::Auto => match Cuda::new(0) {
+                Ok(cuda) => Self { device: Device::Cuda(0), ..self.clone() }.on_gpu(cuda, checkpoint),
+                Err(why) => self.on_cpu(&format!(" ({why})"), checkpoint),
+            },
+            Device::Cuda(number) => self.on_gpu(Cuda::new(number)?, checkpoint),
+            Device::Cpu => self.on_cpu("", checkpoint),
+            Device::Reference => self.on(Reference::new(), "reference, f32".to_owned(), checkpoint),
+        }
+    }
 
-/// `note` goes behind the device's name.
-fn on_cpu(
-    cpu: CpuOptions,
-    note: &str,
-    checkpoint: &Checkpoint,
-    options: RunnerOptions,
-) -> Result<(Box<dyn Executor>, Built)> {
-    let cpu = Cpu::new(cpu)?;
-    let device = format!("{}{note}", cpu.describe());
-    on(cpu, device, checkpoint, options)
-}
+    fn on_gpu(&self, cuda: Cuda, checkpoint: &Checkpoint) -> Result<(Box<dyn Executor>, Built)> {
+        let cuda = if self.enforce_eager { cuda.eager() } else { cuda };
+        let cuda = if self.batch_invariant { cuda } else { cuda.with_cublaslt()? };
+        let device = cuda.describe();
+        self.on(cuda, device, checkpoint)
+    }
 
-fn on<B: Backend>(
-    backend: B,
-    device: String,
-    checkpoint: &Checkpoint,
-    options: RunnerOptions,
-) -> Result<(Box<dyn Executor>, Built)> {
-    let runner = ModelRunner::new(backend, checkpoint, options)?;
-    checkpoint.release();
-    let plan = runner.plan().clone();
-    Ok((Box::new(runner), Built { device, plan }))
+    /// `note` goes behind the device's name.
+    fn on_cpu(&self, note: &str, checkpoint: &Checkpoint) -> Result<(Box<dyn Executor>, Built)> {
+        let cpu = Cpu::new(self.cpu.clone())?;
+        let device = format!("{}{note}", cpu.describe());
+        self.on(cpu, device, checkpoint)
+    }
+
+    fn on<B: Backend>(
+        &self,
+        backend: B,
+        device: String,
+        checkpoint: &Checkpoint,
+    ) -> Result<(Box<dyn Executor>, Built)> {
+        let runner = ModelRunner::new(backend, checkpoint, self.options.clone())?;
+        checkpoint.release();
+        let plan = runner.plan().clone();
+        let options = RunnerOptions { kv_cache_memory: Some(plan.kv_bytes), ..self.options.clone() };
+        Ok((Box::new(runner), Built { device, plan, again: Self { options, ..self.clone() } }))
+    }
 }
 
 fn engine_config(args: &ModelArgs, max_num_queued_reqs: u32) -> EngineConfig {

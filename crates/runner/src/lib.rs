@@ -6,7 +6,10 @@ mod batch;
 mod check;
 mod memory;
 mod model_runner;
+mod restart;
 mod rows;
+mod workspace;
 
 pub use memory::{MemoryPlan, RunnerOptions};
 pub use model_runner::{ModelRunner, RunnerError};
+pub use restart::{Build, Restarting};

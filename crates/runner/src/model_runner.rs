@@ -9,7 +9,7 @@ use contract::{
 };
 use models::{CausalLm, KvGroup, ModelError};
 use sampler::{Row as SampleRow, Sampled};
-use tensor::{Backend, CacheSpec, DeviceError, StepInputs, StepKey};
+use tensor::{Backend, CacheSpec, DeviceError, StepKey};
 use thiserror::Error;
 use weights::Checkpoint;
 
@@ -17,6 +17,7 @@ use crate::batch::{InputBatch, Wanted};
 use crate::check::{Check, check_masks};
 use crate::memory::{MemoryPlan, RunnerOptions};
 use crate::rows::Rows;
+use crate::workspace::plan_workspace;
 
 /// One device's implementation of the seam.
 pub struct ModelRunner<B: Backend> {
@@ -66,7 +67,7 @@ impl<B: Backend> ModelRunner<B> {
         let block_bytes = specs.iter().map(|spec| backend.block_bytes(spec)).sum();
         // Planning runs the forward without computing: caches of one block are enough.
         let mut caches = new_caches(&mut backend, &specs, 1)?;
-        plan_workspace(&mut backend, model.as_ref(), &mut caches, &options)?;
+        plan_workspace(&mut backend, model.as_ref(), &mut caches, &options, wanted_len)?;
         let memory = backend.memory();
         let sizes = (memory.resident, backend.workspace_bytes(), memory.free);
         let plan = MemoryPlan::divide(&options, wanted_len, block_bytes, sizes)?;
@@ -146,8 +147,19 @@ impl<B: Backend> ModelRunner<B> {
     }
 
     fn forward(&mut self) -> Result<B::Buf, DeviceError> {
+        let key = self.key();
         let (model, caches) = (&self.model, &mut self.caches);
-        self.backend.step(StepKey::Eager, &self.batch.inputs, &mut |b| model.forward(b, caches))
+        self.backend.step(key, &self.batch.inputs, &mut |b| model.forward(b, caches))
+    }
+
+    /// What the step is run as; one that decodes is filled up to its bucket.
+    fn key(&mut self) -> StepKey {
+        let inputs = &mut self.batch.inputs;
+        let bucket = if inputs.is_decode() { self.backend.decode_bucket(inputs.num_seqs()) } else { None };
+        let Some(bucket) = bucket else { return StepKey::Eager };
+        let bucket = bucket.min(self.capacity.max_logit_rows);
+        inputs.pad(bucket as usize);
+        StepKey::Decode { bucket }
     }
 
     /// Turns the sampler's rows, in the order of `wanted`, into the step's result.
@@ -301,30 +313,8 @@ fn new_caches<B: Backend>(backend: &mut B, specs: &[CacheSpec], blocks: usize) -
     specs.iter().map(|spec| backend.new_cache(&CacheSpec { blocks, ..spec.clone() })).collect()
 }
 
-/// Runs the largest step without computing it, so that the workspace knows its size.
-fn plan_workspace<B: Backend>(
-    backend: &mut B,
-    model: &dyn CausalLm<B>,
-    caches: &mut [B::Cache],
-    options: &RunnerOptions,
-) -> Result<(), DeviceError> {
-    let tokens = options.max_num_batched_tokens as usize;
-    let logit_rows = max_logit_rows(options) as usize;
-    let mut inputs = StepInputs {
-        token_ids: vec![0; tokens],
-        positions: vec![0; tokens],
-        rows: vec![0],
-        cu_seqlens_q: vec![0, tokens as u32],
-        seq_lens: vec![tokens as u32],
-        logit_tokens: vec![0; logit_rows],
-        groups: Vec::new(),
-    };
-    inputs.groups.resize_with(caches.len(), Default::default);
-    backend.step(StepKey::Plan, &inputs, &mut |b| model.forward(b, caches)).map(drop)
-}
-
 /// A step samples at most one token a row, and judges prompt tokens within the same bound.
-fn max_logit_rows(options: &RunnerOptions) -> u32 {
+pub(crate) fn max_logit_rows(options: &RunnerOptions) -> u32 {
     options.max_num_seqs.min(options.max_num_batched_tokens)
 }
 

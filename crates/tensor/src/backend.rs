@@ -55,6 +55,13 @@ pub trait Backend: Sized + 'static {
         body: &mut dyn FnMut(&mut Self) -> Self::Buf,
     ) -> Result<Self::Buf, DeviceError>;
 
+    /// How many sequences a step that decodes `num_seqs` of them is filled up to, to run as [`StepKey::Decode`]; `None` for a
+    /// backend that records nothing.
+    fn decode_bucket(&self, num_seqs: usize) -> Option<u32> {
+        let _ = num_seqs;
+        None
+    }
+
     /// Bytes of arena that the largest step planned so far takes.
     fn workspace_bytes(&self) -> u64;
 

@@ -9,7 +9,7 @@ pub struct StepInputs {
     pub token_ids: Vec<u32>,
     /// [T] absolute positions.
     pub positions: Vec<u32>,
-    /// [S] the device row of each sequence.
+    /// [S] the device row of each sequence, or [`StepInputs::NO_ROW`].
     pub rows: Vec<u32>,
     /// [S + 1] where each sequence's tokens start.
     pub cu_seqlens_q: Vec<u32>,
@@ -34,6 +34,8 @@ pub struct GroupInputs {
 
 impl StepInputs {
     pub const SAMPLED: u32 = u32::MAX;
+    /// The row of a sequence that only fills up a step.
+    pub const NO_ROW: u32 = u32::MAX;
 
     pub fn num_tokens(&self) -> usize {
         self.token_ids.len()
@@ -45,6 +47,29 @@ impl StepInputs {
 
     pub fn num_logit_rows(&self) -> usize {
         self.logit_tokens.len()
+    }
+
+    /// Whether every sequence has one token, whose logits are wanted.
+    pub fn is_decode(&self) -> bool {
+        let wanted = self.logit_tokens.iter().enumerate().all(|(idx, &token)| idx == token as usize);
+        wanted && self.logit_tokens.len() == self.num_seqs() && self.num_tokens() == self.num_seqs()
+    }
+
+    /// Fills a decode step up to `num_seqs` sequences. Each of the new ones has token 0 at position 0, writes nothing, and reads
+    /// the null block.
+    pub fn pad(&mut self, num_seqs: usize) {
+        for seq in self.num_seqs()..num_seqs {
+            self.token_ids.push(0);
+            self.positions.push(0);
+            self.rows.push(Self::NO_ROW);
+            self.cu_seqlens_q.push(seq as u32 + 1);
+            self.seq_lens.push(1);
+            self.logit_tokens.push(seq as u32);
+            for group in &mut self.groups {
+                group.slot_mapping.push(GroupInputs::SKIP);
+                group.block_tables.resize(group.block_tables.len() + group.stride, 0);
+            }
+        }
     }
 
     /// Empties the inputs and keeps their memory.
@@ -101,5 +126,49 @@ impl Clone for GroupInputs {
         self.slot_mapping.clone_from(&from.slot_mapping);
         self.block_tables.clone_from(&from.block_tables);
         self.stride = from.stride;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decode(num_seqs: u32) -> StepInputs {
+        let groups = vec![GroupInputs { slot_mapping: vec![35; 2], block_tables: vec![1, 2, 3, 4], stride: 2 }];
+        StepInputs {
+            token_ids: vec![7; num_seqs as usize],
+            positions: vec![3; num_seqs as usize],
+            rows: (0..num_seqs).collect(),
+            cu_seqlens_q: (0..=num_seqs).collect(),
+            seq_lens: vec![4; num_seqs as usize],
+            logit_tokens: (0..num_seqs).collect(),
+            groups,
+        }
+    }
+
+    #[test]
+    fn padding_writes_nothing_and_reads_the_null_block() {
+        let mut inputs = decode(2);
+        inputs.pad(4);
+        assert!(inputs.is_decode() && inputs.num_seqs() == 4);
+        assert_eq!(inputs.groups[0].slot_mapping[2..], [GroupInputs::SKIP; 2]);
+        assert_eq!((inputs.groups[0].table(1), inputs.groups[0].table(3)), (&[3, 4][..], &[0, 0][..]));
+        assert_eq!((inputs.rows[3], inputs.positions[3], inputs.seq_lens[3]), (StepInputs::NO_ROW, 0, 1));
+    }
+
+    #[test]
+    fn a_step_that_decodes_has_a_token_and_a_row_of_logits_a_sequence() {
+        let spoil: [fn(&mut StepInputs); 4] = [
+            |inputs| inputs.logit_tokens[1] = 0,
+            |inputs| inputs.logit_tokens.truncate(1),
+            |inputs| inputs.token_ids.push(1),
+            |inputs| inputs.seq_lens.truncate(1),
+        ];
+        assert!(decode(2).is_decode());
+        for spoil in spoil {
+            let mut inputs = decode(2);
+            spoil(&mut inputs);
+            assert!(!inputs.is_decode(), "{inputs:?}");
+        }
     }
 }

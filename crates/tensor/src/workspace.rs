@@ -63,6 +63,20 @@ impl Workspace {
         Region { workspace: self.clone(), start, bytes }
     }
 
+    /// The region that an earlier step had at `start`, for a step that repeats that one.
+    ///
+    /// # Panics
+    /// If any of it is taken, or was never planned.
+    pub fn claim(&self, start: usize, bytes: usize) -> Region {
+        let mut inner = self.inner.borrow_mut();
+        let end = start + bytes.max(1).next_multiple_of(ALIGN);
+        let idx = inner.live.partition_point(|region| region.end <= start);
+        assert!(inner.live.get(idx).is_none_or(|region| region.start >= end), "a region is claimed while it is in use");
+        assert!(end <= inner.capacity, "a region is claimed that was never there");
+        inner.live.insert(idx, Live { start, end, refs: 1 });
+        Region { workspace: self.clone(), start, bytes }
+    }
+
     /// Bytes that the planned steps take at most.
     pub fn capacity(&self) -> usize {
         self.inner.borrow().capacity
@@ -139,6 +153,25 @@ mod tests {
         assert_eq!(workspace.alloc(64).start(), 0);
         drop(second);
         assert_eq!((workspace.num_live(), workspace.capacity()), (0, 256));
+    }
+
+    #[test]
+    fn a_claimed_region_is_where_it_was() {
+        let workspace = Workspace::new();
+        drop((workspace.alloc(64), workspace.alloc(64)));
+        let claimed = workspace.claim(64, 10);
+        assert_eq!((claimed.start(), claimed.bytes()), (64, 10));
+        assert_eq!((workspace.alloc(64).start(), workspace.alloc(65).start()), (0, 128));
+        drop(claimed);
+        assert_eq!(workspace.alloc(64).start(), 0);
+    }
+
+    #[test]
+    #[should_panic(expected = "while it is in use")]
+    fn a_region_in_use_is_not_claimed() {
+        let workspace = Workspace::new();
+        let _taken = workspace.alloc(128);
+        workspace.claim(64, 64);
     }
 
     #[test]

@@ -59,8 +59,9 @@ __device__ __forceinline__ void gemm(const Gemm& p, Work& work, unsigned char* r
   auto load_w = [&](int step) {
     if (step < end) work.load_w((step - first) % STAGES, step, step == first);
   };
-  // Weights are no kernel's output: they may be under way before activations are there. All of them arrive with the first stage.
+  // Weights are no kernel's output: they are under way while the kernel before ends. All of them arrive with the first stage.
   for (int step = first; step < first + STAGES - 1; step++) load_w(step);
+  after_former_kernel();
   for (int step = first; step < first + STAGES - 1; step++) load_x(step);
   Sums<Layout<Work::TM>::MT, Layout<Work::TM>::NT> sums, total;
   for (int step = first; step < end; step++) {

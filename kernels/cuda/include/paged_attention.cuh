@@ -197,6 +197,7 @@ constexpr int STAGES_OF_WALK = 2 * TILE * Fragments<Kv, D>::ROW > 20000 ? 1 : 2;
 // One block for all spans of its rows.
 template <class Kv, int D>
 __device__ __forceinline__ void attend(const Attention& p) {
+  after_former_kernel();
   constexpr int STAGES = STAGES_OF_WALK<Kv, D>;
   DYN_SMEM(shared);
   const Work<THREADS<D> / 2> work(p);
@@ -252,6 +253,7 @@ constexpr int STAGES_OF_SPAN = 2 * TILE * Fragments<Kv, D>::ROW > 20000 ? 2 : 3;
 // One block for one span of its rows; the last to finish merges what all of them left.
 template <class Kv, int D>
 __device__ __forceinline__ void attend_span(const Attention& p) {
+  after_former_kernel();
   DYN_SMEM(shared);
   const Work<THREADS<D> / 2> work(p);
   const int span = blockIdx.z, first = work.start / SPAN, last = (work.end - 1) / SPAN;

@@ -27,6 +27,15 @@ __device__ __forceinline__ uint32_t shared_address(const void* p) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(p));
 }
 
+// Waits until the kernel launched before this one has ended and its writes can be seen, and lets the next one start, which waits in
+// turn. Every thread of a kernel that has it in its file comes by here, before it touches what another kernel reads or writes.
+__device__ __forceinline__ void after_former_kernel() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;\n" ::: "memory");
+  asm volatile("griddepcontrol.wait;\n" ::: "memory");
+#endif
+}
+
 // Copies 16 bytes from global to shared memory behind the thread's back; zeros where `pred` is false.
 __device__ __forceinline__ void cp_async16(void* to, const void* from, bool pred = true) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(shared_address(to)), "l"(from), "r"(pred ? 16 : 0)

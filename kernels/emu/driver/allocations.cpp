@@ -1,12 +1,9 @@
 // Entry points for device memory, pinned host memory and memory pools.
-#include <cstdlib>
 #include <cstring>
 
 #include "card.h"
 
 namespace {
-
-constexpr size_t PAGE = 4096;
 
 void* address_of(DevicePointer pointer) { return reinterpret_cast<void*>(pointer); }
 
@@ -110,12 +107,8 @@ DRIVER_API cuMemHostAlloc(void** pointer, size_t bytes, unsigned) {
     if (const Result refused = card().refuse_in_capture(); refused != SUCCESS) {
         return refused;
     }
-    if (bytes == 0 || posix_memalign(pointer, PAGE, bytes) != 0) {
-        return bytes == 0 ? INVALID_VALUE : OUT_OF_MEMORY;
-    }
-    memset(*pointer, 0xFF, bytes);
-    card().memory.pin(*pointer, bytes);
-    return SUCCESS;
+    *pointer = bytes == 0 ? nullptr : card().memory.allocate_host(bytes);
+    return *pointer != nullptr ? SUCCESS : (bytes == 0 ? INVALID_VALUE : OUT_OF_MEMORY);
 }
 
 DRIVER_API cuMemAllocHost_v2(void** pointer, size_t bytes) { return cuMemHostAlloc(pointer, bytes, 0); }
@@ -125,10 +118,9 @@ DRIVER_API cuMemFreeHost(void* pointer) {
     if (const Result result = card().run_everything(); result != SUCCESS) {
         return result;
     }
-    if (!card().memory.unpin(pointer)) {
+    if (!card().memory.release_host(pointer)) {
         return card().complain(INVALID_VALUE, "host memory is freed that is not allocated");
     }
-    free(pointer);
     return SUCCESS;
 }
 

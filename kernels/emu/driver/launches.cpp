@@ -99,15 +99,24 @@ Result launch(Handle handle, const emu::Launch& shape, Handle stream, void** par
     return of.enqueue(stream, [&kernel, shape, arguments] { return run(kernel, shape, *arguments); });
 }
 
-// Whether an attribute asks for what is not emulated. Others change speed, and nothing that could be seen.
-bool is_beyond(const LaunchAttribute& attribute) {
-    constexpr unsigned COOPERATIVE = 2;
-    constexpr unsigned CLUSTER_DIMENSION = 4;
-    if (attribute.id == COOPERATIVE) {
-        return attribute.value.flag != 0;
-    }
+// Takes an attribute into `shape`; false for one that is unknown or asks for what is not emulated.
+bool take(const LaunchAttribute& attribute, emu::Launch& shape) {
+    enum : unsigned { IGNORE = 0, COOPERATIVE = 2, CLUSTER_DIMENSION = 4, PROGRAMMATIC_STREAM_SERIALIZATION = 6, PRIORITY = 8 };
     const unsigned* const cluster = attribute.value.size;
-    return attribute.id == CLUSTER_DIMENSION && cluster[0] * cluster[1] * cluster[2] != 1;
+    switch (attribute.id) {
+        case IGNORE:
+        case PRIORITY:
+            return true;
+        case COOPERATIVE:
+            return attribute.value.flag == 0;
+        case CLUSTER_DIMENSION:
+            return cluster[0] * cluster[1] * cluster[2] == 1;
+        case PROGRAMMATIC_STREAM_SERIALIZATION:
+            shape.overlaps = attribute.value.flag != 0;
+            return true;
+        default:
+            return false;
+    }
 }
 
 }  // namespace
@@ -129,13 +138,13 @@ DRIVER_API tokenmill_emu_counts(uint64_t* launches, uint64_t* waits) {
 
 DRIVER_API cuLaunchKernelEx(const LaunchConfig* config, Handle function, void** parameters, void** extra) {
     BEGIN_CALL
-    for (unsigned at = 0; at < config->num_attributes; at++) {
-        if (is_beyond(config->attributes[at])) {
-            return card().complain(NOT_SUPPORTED, "clusters and cooperative launches are not emulated");
-        }
-    }
     const unsigned* const grid = config->grid;
     const unsigned* const block = config->block;
-    const emu::Launch shape{dim3(grid[0], grid[1], grid[2]), dim3(block[0], block[1], block[2]), config->shared_bytes};
+    emu::Launch shape{dim3(grid[0], grid[1], grid[2]), dim3(block[0], block[1], block[2]), config->shared_bytes};
+    for (unsigned at = 0; at < config->num_attributes; at++) {
+        if (!take(config->attributes[at], shape)) {
+            return card().complain(NOT_SUPPORTED, "launch attribute " + std::to_string(config->attributes[at].id) + " is not emulated");
+        }
+    }
     return launch(function, shape, config->stream, parameters, extra);
 }

@@ -1,6 +1,8 @@
 // Ranges of memory by their first address.
 #include "memory.h"
 
+#include <cstdlib>
+#include <cstring>
 #include <iterator>
 
 #include "fresh_pages.h"
@@ -28,10 +30,36 @@ bool Memory::release(const void* address) {
     return true;
 }
 
+void* Memory::allocate_host(size_t bytes) {
+    constexpr size_t PAGE = 4096;
+    void* address = nullptr;
+    if (posix_memalign(&address, PAGE, bytes) != 0) {
+        return nullptr;
+    }
+    memset(address, 0xFF, bytes);
+    host_allocations_.insert(address);
+    pin(address, bytes);
+    return address;
+}
+
+bool Memory::release_host(void* address) {
+    if (host_allocations_.erase(address) == 0) {
+        return false;
+    }
+    unpin(address);
+    free(address);
+    return true;
+}
+
 void Memory::release_all() {
     while (!allocations_.empty()) {
         release(allocations_.begin()->first);
     }
+    for (void* address : host_allocations_) {
+        free(address);
+    }
+    host_allocations_.clear();
+    pinned_.clear();
 }
 
 bool Memory::contains(const Ranges& ranges, const void* address, size_t bytes) {

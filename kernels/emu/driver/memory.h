@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <map>
+#include <set>
 
 #include "abi.h"
 
@@ -14,6 +15,10 @@ class Memory {
     bool release(const void* address);
     void release_all();
     size_t used() const { return used_; }
+
+    // Pinned host memory, full of 0xFF too.
+    void* allocate_host(size_t bytes);
+    bool release_host(void* address);
 
     // Whether all of it lies within one allocation.
     bool is_device(const void* address, size_t bytes) const;
@@ -32,5 +37,6 @@ class Memory {
 
     Ranges allocations_;
     Ranges pinned_;
+    std::set<void*> host_allocations_;
     size_t used_ = 0;
 };

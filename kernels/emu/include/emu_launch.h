@@ -33,6 +33,8 @@ struct Launch {
     dim3 grid;
     dim3 block;
     size_t dynamic_shared = 0;
+    // Started before the kernel before it has ended: its threads must wait for that themselves.
+    bool overlaps = false;
 };
 
 // How a launch ended; `message` is empty where `failure` is none.

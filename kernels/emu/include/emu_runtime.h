@@ -83,4 +83,7 @@ void copy_commit();
 // Waits until at most `pending` committed groups are under way.
 void copy_wait(unsigned pending);
 
+// Waits for the kernel launched before. That has ended when blocks run; what is noticed is a thread that does not ask.
+void wait_for_former_kernel();
+
 }  // namespace emu

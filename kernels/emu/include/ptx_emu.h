@@ -30,6 +30,8 @@ inline void cp_async_wait() {
     emu::copy_wait(N);
 }
 
+inline void after_former_kernel() { emu::wait_for_former_kernel(); }
+
 namespace emu {
 
 struct MatrixLoad {

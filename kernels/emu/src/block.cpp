@@ -84,6 +84,7 @@ void Block::start(uint3 index) {
         fiber.thread = {coordinates(rank, shape_.block), index, shape_.block, shape_.grid, rank, rank / 32, rank % 32};
         fiber.state = FiberState::ready;
         fiber.copies.clear();
+        fiber.waited = false;
         fiber.prepare(fiber_main);
     }
     shuffle_turns();
@@ -113,6 +114,9 @@ void Block::exit_thread() {
     fiber.look_away();
     if (fiber.copies.under_way()) {
         fail(Failure::failed, Site::here("exit"), "the thread exits with cp.async copies that nobody waited for");
+    }
+    if (shape_.overlaps && !fiber.waited) {
+        fail(Failure::failed, Site::here("exit"), "the launch overlaps the one before, and the thread never waited for that");
     }
     fiber.state = FiberState::done;
     num_live_--;

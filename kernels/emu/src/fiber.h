@@ -15,6 +15,8 @@ struct Fiber {
     // Where it waits.
     Site site{};
     AsyncCopies copies;
+    // For the kernel launched before.
+    bool waited = false;
     void* stack_pointer = nullptr;
     // Of Stacks, which outlive their fibers.
     sanitizer::Stack* stack = nullptr;

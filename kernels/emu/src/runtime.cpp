@@ -69,6 +69,8 @@ void copy_async(void* to, const void* from, unsigned bytes, unsigned source_byte
 
 void copy_commit() { Block::running().running_fiber().copies.commit(); }
 
+void wait_for_former_kernel() { Block::running().running_fiber().waited = true; }
+
 void copy_wait(unsigned pending) { Block::running().running_fiber().copies.wait(pending); }
 
 }  // namespace emu

@@ -144,6 +144,32 @@ CASE(driver_refuses_clusters, passes()) {
     works(cuLaunchKernelEx(&config, host.kernel, parameters, nullptr), "a cluster of one");
     attribute.value.size[0] = 2;
     same(cuLaunchKernelEx(&config, host.kernel, parameters, nullptr), NOT_SUPPORTED, "a cluster of two");
+    attribute.id = 99;
+    same(cuLaunchKernelEx(&config, host.kernel, parameters, nullptr), NOT_SUPPORTED, "an attribute that nobody knows");
+}
+
+// A kernel that starts before the one before it has ended.
+static Result launch_overlapping(const Host& host, const char* name) {
+    Handle kernel;
+    works(cuModuleGetFunction(&kernel, host.module, name), name);
+    LaunchAttribute attribute{};
+    attribute.id = 6;
+    attribute.value.flag = 1;
+    LaunchConfig config{{2, 1, 1}, {32, 1, 1}, 0, host.stream, &attribute, 1};
+    DevicePointer out = host.floats;
+    void* parameters[] = {&out};
+    works(cuLaunchKernelEx(&config, kernel, parameters, nullptr), "the launch itself");
+    return cuStreamSynchronize(host.stream);
+}
+
+CASE(driver_overlaps_kernels_that_wait, passes()) {
+    const Host host;
+    same(launch_overlapping(host, "waits_for_former"), SUCCESS, "a kernel that waits");
+}
+
+CASE(driver_overlaps_no_kernel_that_does_not_wait, everywhere("never waited for that")) {
+    const Host host;
+    same(launch_overlapping(host, "waits_in_part"), LAUNCH_FAILED, "a kernel of which half the threads wait");
 }
 
 CASE(driver_checks_pointers, everywhere("argument 0 (from 0) points at no device memory")) {

@@ -151,3 +151,16 @@ extern "C" __global__ void last_block_adds(unsigned* sums, unsigned* arrived, un
         *total = all;
     }
 }
+
+// Each thread waits for the kernel before; or those of even number only.
+extern "C" __global__ void waits_for_former(float* out) {
+    after_former_kernel();
+    out[blockIdx.x * blockDim.x + threadIdx.x] = 1.0f;
+}
+
+extern "C" __global__ void waits_in_part(float* out) {
+    if (threadIdx.x % 2 == 0) {
+        after_former_kernel();
+    }
+    out[blockIdx.x * blockDim.x + threadIdx.x] = 1.0f;
+}

@@ -5,8 +5,10 @@
 use tensor::{Act, ActSet, AttnSpec, Backend, NormSpec, QkvSpec};
 
 use super::cache::{Cache, Element};
+use super::checks::Check;
 use super::device::Address;
 use super::params::{Attention, RopeWrite};
+use super::shape::Shape;
 use super::{Buf, Cuda, address, int};
 use crate::inputs::{check_heads, max_len};
 
@@ -83,10 +85,10 @@ impl Block {
 impl Cuda {
     /// Rotation and KV write in a launch of their own: q, `[T, Hq * D]` bf16.
     pub(super) fn rotate(&mut self, qkv: &Buf, spec: &QkvSpec<Self>, cache: &Cache, layer: usize) -> Buf {
-        let tokens = self.inputs.step.num_tokens();
+        let tokens = self.shape.tokens;
         let q = self.arena.alloc(tokens * spec.num_heads * spec.head_dim * 2);
         self.check_qkv(qkv, spec, cache);
-        if self.admits(self.inputs.check_write(&cache.spec, longest(spec)).map(drop)) {
+        if self.admits(Check::Write { cache: cache.spec.clone(), longest: longest(spec) }) {
             let params = RopeWrite { q: q.address(), ..self.rope_params(qkv, spec, cache, layer) };
             let name = match cache.element {
                 Element::Bf16 => "rope_write",
@@ -107,7 +109,7 @@ impl Cuda {
         layer: usize,
         emit: ActSet,
     ) -> Act<Self> {
-        let elements = self.inputs.step.num_tokens() * spec.num_heads * spec.head_dim;
+        let elements = self.shape.tokens * spec.num_heads * spec.head_dim;
         assert_eq!(q.len() * 2, elements, "q holds every head of every token");
         let rope = RopeWrite {
             q: q.address(),
@@ -133,13 +135,13 @@ impl Cuda {
         emit: ActSet,
     ) -> Act<Self> {
         let fits = spec.num_heads / spec.num_kv_heads <= Block::of(cache.element, spec.head_dim).rows;
-        let step = &self.inputs.step;
-        if self.planning || !fits || self.most_tokens() != 1 || step.num_tokens() != step.num_seqs() {
+        let Shape { tokens, seqs, most_tokens, .. } = self.shape;
+        if self.planning || !fits || most_tokens != 1 || tokens != seqs {
             let q = self.rope_write(qkv, qkv_spec, cache, layer);
             return self.attend(&q, spec, cache, layer, emit);
         }
         self.check_qkv(qkv, qkv_spec, cache);
-        self.admits(self.inputs.check_write(&cache.spec, longest(qkv_spec)).map(drop));
+        self.admits(Check::Write { cache: cache.spec.clone(), longest: longest(qkv_spec) });
         let rope = self.rope_params(qkv, qkv_spec, cache, layer);
         self.launch_attention(rope, spec, cache, emit)
     }
@@ -147,7 +149,7 @@ impl Cuda {
     fn check_qkv(&self, qkv: &Buf, spec: &QkvSpec<Self>, cache: &Cache) {
         check_heads(&cache.spec, spec.num_heads, spec.num_kv_heads, spec.head_dim);
         let row = (spec.num_heads + 2 * spec.num_kv_heads) * spec.head_dim;
-        assert_eq!(qkv.len(), self.inputs.step.num_tokens() * row, "qkv holds every head of every token");
+        assert_eq!(qkv.len(), self.shape.tokens * row, "qkv holds every head of every token");
     }
 
     fn rope_params(&self, qkv: &Buf, spec: &QkvSpec<Self>, cache: &Cache, layer: usize) -> RopeWrite {
@@ -179,15 +181,14 @@ impl Cuda {
 
     fn launch_attention(&mut self, rope: RopeWrite, spec: &AttnSpec<Self>, cache: &Cache, emit: ActSet) -> Act<Self> {
         check_heads(&cache.spec, spec.num_heads, spec.num_kv_heads, spec.head_dim);
-        let (tokens, heads, block) =
-            (self.inputs.step.num_tokens(), spec.num_heads, Block::of(cache.element, spec.head_dim));
+        let (tokens, heads, block) = (self.shape.tokens, spec.num_heads, Block::of(cache.element, spec.head_dim));
         let act = self.activations(tokens, heads * spec.head_dim, emit);
         let out = self.bf16(&act, emit);
-        let rows = self.most_tokens() * (heads / spec.num_kv_heads);
+        let rows = self.shape.most_tokens * (heads / spec.num_kv_heads);
         let spans = self.split(rows, &block);
         let num_records = if self.planning { Some(MAX_RECORDS) } else { spans.map(|spans| tokens * spans) };
         let records = num_records.map(|records| self.floats(records * heads, spec.head_dim + 4));
-        if !self.admits(self.inputs.check_read(&cache.spec).map(drop)) {
+        if !self.admits(Check::Read { cache: cache.spec.clone() }) {
             return act;
         }
         let scales = if cache.element == Element::E4m3 { spec.kv_scales } else { Default::default() };
@@ -199,7 +200,7 @@ impl Cuda {
             sinks: address(spec.sinks.as_ref()),
             cu_seqlens: self.uploaded.cu_seqlens,
             block_tables: self.uploaded.group(cache.spec.group).block_tables,
-            stride: int(self.inputs.step.groups[cache.spec.group].stride),
+            stride: int(self.shape.stride),
             num_spans: int(spans.unwrap_or(1)),
             window: spec.window.map_or(i32::MAX, int),
             scale: spec.scale * scales.k,
@@ -207,7 +208,7 @@ impl Cuda {
             v_scale: scales.v,
         };
         let kernels = kernels_of(cache.element, spec.head_dim).expect("a cache was made for these heads");
-        let sequences = self.inputs.step.num_seqs() * spec.num_kv_heads;
+        let sequences = self.shape.seqs * spec.num_kv_heads;
         match spans {
             None => {
                 let grid = [rows.div_ceil(block.rows), sequences, 1];
@@ -223,15 +224,8 @@ impl Cuda {
     /// Spans that get blocks of their own: where one block holds the rows of each sequence, and there are several spans, but not so
     /// many that the records outgrow the workspace. A row's bits are the same either way.
     fn split(&self, rows: usize, block: &Block) -> Option<usize> {
-        let step = &self.inputs.step;
-        let spans = step.seq_lens.iter().max().map_or(0, |&len| len as usize).div_ceil(SPAN);
-        (spans > 1 && rows <= block.rows && step.num_tokens() * spans <= MAX_RECORDS).then_some(spans)
-    }
-
-    /// Tokens of the sequence that has most of them in this step.
-    fn most_tokens(&self) -> usize {
-        let lens = self.inputs.step.cu_seqlens_q.windows(2).map(|pair| pair[1].saturating_sub(pair[0]));
-        lens.max().unwrap_or(0) as usize
+        let spans = self.shape.longest.div_ceil(SPAN);
+        (spans > 1 && rows <= block.rows && self.shape.tokens * spans <= MAX_RECORDS).then_some(spans)
     }
 }
 

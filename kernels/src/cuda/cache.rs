@@ -5,7 +5,8 @@ use std::rc::Rc;
 use tensor::{CacheSpec, DeviceError, KvDtype};
 
 use super::attention::{self, MAX_RECORDS};
-use super::device::{Address, Device, Memory, refused};
+use super::device::{Address, Device, refused};
+use super::memory::Memory;
 
 /// One group's KV memory.
 pub struct Cache {
@@ -54,9 +55,14 @@ impl Cache {
             .ok_or_else(|| refused(format!("the CUDA kernels have no {:?} KV cache; use bf16 or fp8", spec.dtype)))?;
         attention::check(element, spec.head_dim).map_err(refused)?;
         let arrivals = device.alloc(MAX_RECORDS * spec.num_kv_heads * 4)?;
-        device.upload(arrivals.address(), &vec![0u32; MAX_RECORDS * spec.num_kv_heads])?;
+        device.zero(arrivals.address(), arrivals.bytes())?;
         let data = device.alloc(spec.layers * spec.blocks * block_bytes(spec))?;
-        Ok(Self { spec: spec.clone(), element, data, arrivals })
+        let cache = Self { spec: spec.clone(), element, data, arrivals };
+        // Sequences that fill up a step read the null block, which nobody writes.
+        for layer in 0..spec.layers {
+            device.zero(cache.block(layer, 0), block_bytes(spec))?;
+        }
+        Ok(cache)
     }
 
     pub(super) fn block(&self, layer: usize, block: usize) -> Address {

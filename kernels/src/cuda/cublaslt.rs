@@ -16,7 +16,8 @@ use cudarc::cublaslt::result::{self, CublasError};
 use cudarc::cublaslt::sys::{self, cublasStatus_t as Status};
 use tensor::DeviceError;
 
-use super::device::{Address, Device, Memory, refused};
+use super::device::{Address, Device, refused};
+use super::memory::Memory;
 
 /// What NVIDIA advises for Hopper.
 const WORKSPACE_BYTES: usize = 32 << 20;
@@ -146,7 +147,7 @@ impl CublasLt {
                 from_ref(&plan.algorithm),
                 self.workspace.address() as *mut c_void,
                 WORKSPACE_BYTES,
-                self.device.stream().cast(),
+                self.device.stream().cu_stream().cast(),
             )
         }
     }

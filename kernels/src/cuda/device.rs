@@ -1,12 +1,11 @@
-//! One GPU: its context, one stream, the kernels loaded from the binary, and memory by address.
+//! One GPU: its context, one stream, the kernels loaded from the binary, and what the driver says, in words.
 
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use cudarc::driver::result::{free_sync, malloc_sync, memcpy_dtod_async, memcpy_dtoh_async, memcpy_htod_async};
 use cudarc::driver::sys::{self, CUfunction_attribute, CUresult};
-use cudarc::driver::{CudaContext, CudaFunction, CudaStream, DeviceRepr, DriverError, LaunchConfig, PushKernelArg};
+use cudarc::driver::{CudaContext, CudaEvent, CudaFunction, CudaStream, DriverError};
 use cudarc::nvrtc::Ptx;
 use tensor::DeviceError;
 
@@ -22,12 +21,21 @@ const OLDEST: (i32, i32) = (8, 0);
 const SHARED_BYTES: i32 = 96 << 10;
 /// The CUDA version that the kernels are compiled with: older drivers do not know its images.
 const CUDA_VERSION: i32 = 13_000;
+/// The oldest that starts a kernel while the one before it ends.
+const OVERLAPPING: (i32, i32) = (9, 0);
 
 /// A device that is ready to launch.
 pub(super) struct Device {
     context: Arc<CudaContext>,
     stream: Arc<CudaStream>,
-    kernels: HashMap<&'static str, CudaFunction>,
+    kernels: HashMap<&'static str, Kernel>,
+}
+
+/// A kernel, ready to launch.
+pub(super) struct Kernel {
+    pub function: CudaFunction,
+    /// Whether it may start before the one before it has ended, as it waits for that itself.
+    pub overlaps: bool,
 }
 
 impl Device {
@@ -53,7 +61,7 @@ impl Device {
         // SAFETY: one stream orders everything; nothing else of cudarc's touches the memory.
         unsafe { context.disable_event_tracking() };
         let stream = context.new_stream().map_err(opened)?;
-        let kernels = load(&context)?;
+        let kernels = load(&context, capability >= OVERLAPPING)?;
         Ok(Rc::new(Self { context, stream, kernels }))
     }
 
@@ -64,75 +72,32 @@ impl Device {
         format!("cuda, {name}, compute capability {major}.{minor}")
     }
 
-    /// The stream, for libraries.
-    pub fn stream(&self) -> sys::CUstream {
-        self.stream.cu_stream()
-    }
-
     pub fn free_bytes(&self) -> u64 {
         self.context.mem_get_info().map_or(0, |(free, _)| free as u64)
     }
 
-    /// Memory whose contents are undefined.
-    pub fn alloc(self: &Rc<Self>, bytes: usize) -> Result<Memory, DeviceError> {
-        let bytes = bytes.max(1);
-        // SAFETY: the memory is handed out by address, and freed once.
-        let address = unsafe { malloc_sync(bytes) }.map_err(|error| match error.0 {
-            CUresult::CUDA_ERROR_OUT_OF_MEMORY => refused(format!(
-                "the GPU has {} MiB free and {} more are wanted; see `tokenmill plan`",
-                self.free_bytes() >> 20,
-                bytes.div_ceil(1 << 20)
-            )),
-            _ => failed(error, "memory"),
-        })?;
-        Ok(Memory { device: Rc::clone(self), address, bytes })
+    pub fn stream(&self) -> &Arc<CudaStream> {
+        &self.stream
     }
 
-    /// Enqueues `params` as the only parameter of kernel `name`.
-    pub fn launch<P: DeviceRepr>(
-        &self,
-        name: &'static str,
-        grid: [usize; 3],
-        threads: usize,
-        shared_bytes: usize,
-        params: &P,
-    ) -> Result<(), DeviceError> {
-        let function = self.kernels.get(name).unwrap_or_else(|| panic!("no kernel is called {name}"));
-        let size = |n: usize| u32::try_from(n).expect("a launch is smaller than 2^32 in each direction");
-        let [x, y, z] = grid.map(size);
-        if x == 0 || y == 0 || z == 0 {
-            return Ok(());
-        }
-        let config = LaunchConfig {
-            grid_dim: (x, y, z),
-            block_dim: (size(threads), 1, 1),
-            shared_mem_bytes: size(shared_bytes),
-        };
-        let mut launch = self.stream.launch_builder(function);
-        launch.arg(params);
-        // SAFETY: each caller fills `params` as the kernel's header asks, with addresses that outlive the stream's work.
-        unsafe { launch.launch(config) }.map(drop).map_err(|error| failed(error, name))
+    /// A mark for the stream.
+    pub fn event(&self) -> Result<CudaEvent, DeviceError> {
+        self.said(self.context.new_event(None), "an event")
     }
 
-    /// Copies `values` to `to`, in the stream's order; they may be reused at once.
-    pub fn upload<T>(&self, to: Address, values: &[T]) -> Result<(), DeviceError> {
-        // SAFETY: the caller's memory at `to` is large enough; the copy ends before this returns.
-        unsafe { memcpy_htod_async(to, values, self.stream.cu_stream()) }
-            .and_then(|()| self.stream.synchronize())
-            .map_err(|error| failed(error, "an upload"))
+    /// Puts `event` behind everything that was enqueued so far.
+    pub fn mark(&self, event: &CudaEvent) -> Result<(), DeviceError> {
+        self.said(event.record(&self.stream), "an event")
     }
 
-    /// Fills `values` from `from`, once all work before is done.
-    pub fn download<T>(&self, from: Address, values: &mut [T]) -> Result<(), DeviceError> {
-        // SAFETY: as above.
-        unsafe { memcpy_dtoh_async(values, from, self.stream.cu_stream()) }
-            .and_then(|()| self.stream.synchronize())
-            .map_err(|error| failed(error, "a download"))
+    /// The kernel called `name`.
+    pub fn kernel(&self, name: &str) -> &Kernel {
+        self.kernels.get(name).unwrap_or_else(|| panic!("no kernel is called {name}"))
     }
 
-    pub fn copy(&self, from: Address, to: Address, bytes: usize) -> Result<(), DeviceError> {
-        // SAFETY: as above, in the stream's order.
-        unsafe { memcpy_dtod_async(to, from, bytes, self.stream.cu_stream()) }.map_err(|error| failed(error, "a copy"))
+    /// The driver's answer to `what`, as a sentence where it is an error.
+    pub fn said<T>(&self, answer: Result<T, DriverError>, what: &str) -> Result<T, DeviceError> {
+        answer.map_err(|error| failed(error, what))
     }
 }
 
@@ -149,12 +114,12 @@ fn check_driver() -> Result<(), DeviceError> {
     Ok(())
 }
 
-fn load(context: &Arc<CudaContext>) -> Result<HashMap<&'static str, CudaFunction>, DeviceError> {
+fn load(context: &Arc<CudaContext>, can_overlap: bool) -> Result<HashMap<&'static str, Kernel>, DeviceError> {
     if MODULES.is_empty() {
         return Err(refused(NO_KERNELS));
     }
     let mut kernels = HashMap::new();
-    for &(module, image, names) in MODULES {
+    for &(module, image, names, waits) in MODULES {
         let missing = |error: DriverError| match error.0 {
             CUresult::CUDA_ERROR_INVALID_IMAGE => refused(NO_KERNELS),
             _ => failed(error, module),
@@ -164,35 +129,10 @@ fn load(context: &Arc<CudaContext>) -> Result<HashMap<&'static str, CudaFunction
             let function = loaded.load_function(name).map_err(missing)?;
             let shared = CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
             function.set_attribute(shared, SHARED_BYTES).map_err(missing)?;
-            kernels.insert(name, function);
+            kernels.insert(name, Kernel { function, overlaps: waits && can_overlap });
         }
     }
     Ok(kernels)
-}
-
-/// Device memory, freed when dropped.
-pub(super) struct Memory {
-    device: Rc<Device>,
-    address: Address,
-    bytes: usize,
-}
-
-impl Memory {
-    pub fn address(&self) -> Address {
-        self.address
-    }
-
-    pub fn bytes(&self) -> usize {
-        self.bytes
-    }
-}
-
-impl Drop for Memory {
-    fn drop(&mut self) {
-        // After an error that ended the context nothing can be freed any more, and nothing needs to be.
-        // SAFETY: allocated by `Device::alloc`, and freed only here.
-        self.device.stream.synchronize().and_then(|()| unsafe { free_sync(self.address) }).ok();
-    }
 }
 
 pub(super) fn refused(message: impl Into<String>) -> DeviceError {

@@ -1,76 +1,78 @@
-//! Buffers on the device: the step's arena, and what stays resident.
+//! Device memory by address, and the copies from and to it.
 
-use std::cell::Cell;
 use std::rc::Rc;
 
-use tensor::{DeviceError, Region, Workspace};
+use cudarc::driver::result::{
+    free_sync, malloc_sync, memcpy_dtod_async, memcpy_dtoh_async, memcpy_htod_async, memset_d8_async,
+};
+use cudarc::driver::sys::CUresult;
+use tensor::DeviceError;
 
-use super::device::{Address, Device, Memory};
+use super::device::{Address, Device, refused};
 
-/// Device memory of f32, or of bf16 where an op says so.
-#[derive(Clone)]
-pub struct Buf(Place);
-
-#[derive(Clone)]
-enum Place {
-    Arena(Rc<Cell<Address>>, Region),
-    Resident(Rc<Memory>),
+/// Device memory, freed when dropped.
+pub(super) struct Memory {
+    device: Rc<Device>,
+    address: Address,
+    bytes: usize,
 }
 
-impl Buf {
-    pub(super) fn resident(memory: Memory) -> Self {
-        Self(Place::Resident(Rc::new(memory)))
-    }
-
-    /// Not to be followed while planning.
-    pub(super) fn address(&self) -> Address {
-        match &self.0 {
-            Place::Arena(base, region) => base.get() + region.start() as Address,
-            Place::Resident(memory) => memory.address(),
-        }
-    }
-
-    pub(super) fn bytes(&self) -> usize {
-        match &self.0 {
-            Place::Arena(_, region) => region.bytes(),
-            Place::Resident(memory) => memory.bytes(),
-        }
-    }
-
-    /// Elements of f32.
-    pub(super) fn len(&self) -> usize {
-        self.bytes() / 4
-    }
-}
-
-/// The memory of a step's activations.
-pub(super) struct Arena {
-    workspace: Workspace,
-    base: Rc<Cell<Address>>,
-    memory: Option<Memory>,
-}
-
-impl Arena {
-    pub fn new() -> Self {
-        Self { workspace: Workspace::new(), base: Rc::default(), memory: None }
-    }
-
-    /// Ends planning: takes the memory that the planned steps need.
-    pub fn commit(&mut self, device: &Rc<Device>) -> Result<(), DeviceError> {
-        if self.memory.is_none() {
-            self.workspace.seal();
-            let memory = device.alloc(self.workspace.capacity())?;
-            self.base.set(memory.address());
-            self.memory = Some(memory);
-        }
-        Ok(())
+impl Memory {
+    pub fn address(&self) -> Address {
+        self.address
     }
 
     pub fn bytes(&self) -> usize {
-        self.workspace.capacity()
+        self.bytes
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        // After an error that ended the context nothing can be freed any more, and nothing needs to be.
+        // SAFETY: allocated by `Device::alloc`, and freed only here.
+        self.device.stream().synchronize().and_then(|()| unsafe { free_sync(self.address) }).ok();
+    }
+}
+
+impl Device {
+    /// Memory whose contents are undefined.
+    pub fn alloc(self: &Rc<Self>, bytes: usize) -> Result<Memory, DeviceError> {
+        let bytes = bytes.max(1);
+        // SAFETY: the memory is handed out by address, and freed once.
+        let address = match unsafe { malloc_sync(bytes) } {
+            Err(error) if error.0 == CUresult::CUDA_ERROR_OUT_OF_MEMORY => {
+                return Err(refused(format!(
+                    "the GPU has {} MiB free and {} more are wanted; see `tokenmill plan`",
+                    self.free_bytes() >> 20,
+                    bytes.div_ceil(1 << 20)
+                )));
+            }
+            answer => self.said(answer, "memory")?,
+        };
+        Ok(Memory { device: Rc::clone(self), address, bytes })
     }
 
-    pub fn alloc(&self, bytes: usize) -> Buf {
-        Buf(Place::Arena(Rc::clone(&self.base), self.workspace.alloc(bytes)))
+    /// Enqueues a copy of `values` to `to`. Pageable values may be reused at once, page-locked ones when the copy is over.
+    pub fn enqueue_upload<T>(&self, to: Address, values: &[T]) -> Result<(), DeviceError> {
+        // SAFETY: the caller's memory at `to` is large enough, and it leaves page-locked values alone.
+        self.said(unsafe { memcpy_htod_async(to, values, self.stream().cu_stream()) }, "an upload")
+    }
+
+    /// Fills `values` from `from`, once all work before is done.
+    pub fn download<T>(&self, from: Address, values: &mut [T]) -> Result<(), DeviceError> {
+        // SAFETY: the caller's memory at `from` is large enough; the copy ends before this returns.
+        let copied = unsafe { memcpy_dtoh_async(values, from, self.stream().cu_stream()) };
+        self.said(copied.and_then(|()| self.stream().synchronize()), "a download")
+    }
+
+    pub fn copy(&self, from: Address, to: Address, bytes: usize) -> Result<(), DeviceError> {
+        // SAFETY: the caller's memory at both ends is large enough; the stream's order is the copies'.
+        self.said(unsafe { memcpy_dtod_async(to, from, bytes, self.stream().cu_stream()) }, "a copy")
+    }
+
+    pub fn zero(&self, at: Address, bytes: usize) -> Result<(), DeviceError> {
+        // SAFETY: the caller's memory at `at` is large enough.
+        self.said(unsafe { memset_d8_async(at, 0, bytes, self.stream().cu_stream()) }, "a fill")
     }
 }

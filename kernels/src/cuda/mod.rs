@@ -6,16 +6,25 @@
 
 mod act;
 mod attention;
+mod buf;
 mod cache;
+mod checks;
 mod cublaslt;
 mod device;
 mod gemm;
+mod graphs;
+mod launch;
 mod library;
 mod memory;
 mod modules;
 mod moe;
 mod params;
+mod pinned;
+mod rows;
 mod sample;
+mod shape;
+mod staging;
+mod step;
 #[cfg(test)]
 mod tests;
 mod upload;
@@ -23,6 +32,7 @@ mod weight;
 
 use std::rc::Rc;
 
+use cudarc::driver::DeviceRepr;
 use quant::Stored;
 use sampler::{Row, Sampled};
 use tensor::{
@@ -31,17 +41,21 @@ use tensor::{
 };
 
 use crate::inputs::Inputs;
+use buf::Arena;
+use checks::Check;
 use cublaslt::CublasLt;
 use device::{Address, Device, refused};
 use gemm::{MAX_SPLIT_TILES, Out};
-use memory::Arena;
-use params::{E4m3Rows, Norm, Rows};
+use graphs::Graphs;
+use params::{E4m3Rows, Norm};
 use sample::Sampler;
+use shape::{Shape, bucket};
+use staging::Loader;
 use upload::Uploaded;
-use weight::{Kind, Packed};
+use weight::Packed;
 
+pub use buf::Buf;
 pub use cache::Cache;
-pub use memory::Buf;
 pub use weight::Weight;
 
 /// One NVIDIA GPU.
@@ -50,12 +64,19 @@ pub struct Cuda {
     arena: Arena,
     inputs: Inputs,
     uploaded: Uploaded,
+    /// Of the step that runs, or ran last.
+    shape: Shape,
+    graphs: Graphs,
     planning: bool,
+    /// What the step's inputs were found to be good for.
+    checked: Vec<Check>,
     /// What the step's first op that failed said; the ops after it launch nothing.
     failed: Option<DeviceError>,
     resident: u64,
     /// For matmuls of many rows, where answers may depend on the batch.
     library: Option<CublasLt>,
+    /// Takes weights to the device; gone once steps run.
+    loader: Option<Loader>,
     /// Counters of the blocks that share a matmul's tile: zero between kernels.
     arrived: Buf,
     sampler: Sampler,
@@ -69,19 +90,29 @@ impl Cuda {
     pub fn new(ordinal: usize) -> Result<Self, DeviceError> {
         let device = Device::open(ordinal)?;
         let arrived = device.alloc(MAX_SPLIT_TILES * 4)?;
-        device.upload(arrived.address(), &[0u32; MAX_SPLIT_TILES])?;
+        device.zero(arrived.address(), arrived.bytes())?;
         Ok(Self {
             device,
             arena: Arena::new(),
             inputs: Inputs::default(),
             uploaded: Uploaded::default(),
+            shape: Shape::default(),
+            graphs: Graphs::new(),
             planning: false,
+            checked: Vec::new(),
             failed: None,
             resident: 0,
             library: None,
+            loader: None,
             arrived: Buf::resident(arrived),
             sampler: Sampler::default(),
         })
+    }
+
+    /// The same without recording: every step launches its kernels one by one.
+    pub fn eager(mut self) -> Self {
+        self.graphs.disable();
+        self
     }
 
     /// One line for people.
@@ -94,15 +125,7 @@ impl Cuda {
         self.arena.alloc(rows * cols * 4)
     }
 
-    /// Whether an op launches: not while planning, not after a failure, not if `checked` is one.
-    fn admits(&mut self, checked: Result<(), String>) -> bool {
-        if let (false, None, Err(message)) = (self.planning, &self.failed, checked) {
-            self.failed = Some(refused(message));
-        }
-        !self.planning && self.failed.is_none()
-    }
-
-    fn launch<P: cudarc::driver::DeviceRepr>(
+    fn launch<P: DeviceRepr>(
         &mut self,
         name: &'static str,
         grid: [usize; 3],
@@ -110,21 +133,20 @@ impl Cuda {
         shared_bytes: usize,
         params: &P,
     ) {
-        if self.admits(Ok(()))
+        if self.launches()
             && let Err(error) = self.device.launch(name, grid, threads, shared_bytes, params)
         {
             self.failed = Some(error);
         }
     }
 
-    fn rows(&mut self, name: &'static str, params: &Rows, count: usize) {
-        assert!(params.cols % 4 == 0, "rows are read four columns at a time");
-        self.launch(name, [count, 1, 1], 128, 0, params);
-    }
-
-    fn resident<T>(&mut self, values: &[T]) -> Result<Buf, DeviceError> {
+    fn resident<T: DeviceRepr>(&mut self, values: &[T]) -> Result<Buf, DeviceError> {
         let memory = self.device.alloc(size_of_val(values))?;
-        self.device.upload(memory.address(), values)?;
+        let loader = match &mut self.loader {
+            Some(loader) => loader,
+            empty => empty.insert(Loader::new(&self.device)?),
+        };
+        loader.load(memory.address(), values)?;
         self.resident += memory.bytes() as u64;
         Ok(Buf::resident(memory))
     }
@@ -183,52 +205,19 @@ impl Backend for Cuda {
         inputs: &StepInputs,
         body: &mut dyn FnMut(&mut Self) -> Buf,
     ) -> Result<Buf, DeviceError> {
-        self.planning = key == StepKey::Plan;
-        self.failed = None;
-        let set = self.inputs.set(inputs);
-        if self.planning {
-            self.uploaded.plan(inputs);
-        } else if self.admits(set) {
-            self.arena.commit(&self.device)?;
-            self.uploaded.set(&self.device, &self.inputs.step)?;
-        }
-        let logits = body(self);
-        if self.planning {
-            let rows = inputs.num_logit_rows();
-            self.sampler.plan(rows, logits.len().checked_div(rows).unwrap_or(0));
-        }
-        self.planning = false;
-        self.failed.take().map_or(Ok(logits), Err)
+        self.run_step(key, inputs, body)
+    }
+
+    fn decode_bucket(&self, num_seqs: usize) -> Option<u32> {
+        self.graphs.is_enabled().then(|| bucket(num_seqs))
     }
 
     fn workspace_bytes(&self) -> u64 {
-        (self.arena.bytes() + self.sampler.bytes()) as u64
+        (self.arena.bytes() + self.uploaded.bytes() + self.sampler.bytes()) as u64
     }
 
     fn embed(&mut self, table: &Weight, scale: f32) -> Buf {
-        let tokens = self.inputs.step.num_tokens();
-        let out = self.floats(tokens, table.cols);
-        if self.admits(self.inputs.check_tokens(table.rows)) {
-            let name = match table.kind {
-                Kind::Bf16 => "embed_rows",
-                Kind::W4 => "embed_w4",
-                Kind::W8 => "embed_w8",
-                Kind::Q4K => "embed_q4k",
-                Kind::Q6K => "embed_q6k",
-                Kind::Int4(_) | Kind::Fp8(_) => unreachable!("a table of INT4 or FP8 is packed as bf16"),
-            };
-            let params = Rows {
-                ids: self.uploaded.token_ids,
-                from: table.data.address(),
-                meta: address(table.meta.as_ref()),
-                out: out.address(),
-                cols: int(table.cols),
-                num_rows: int(table.rows),
-                scale,
-            };
-            self.rows(name, &params, tokens);
-        }
-        out
+        self.embed_tokens(table, scale)
     }
 
     fn norm(&mut self, x: &Buf, spec: &NormSpec<Self>, emit: ActSet) -> Act<Self> {
@@ -313,19 +302,11 @@ impl Backend for Cuda {
     }
 
     fn gather(&mut self, x: &Buf) -> Buf {
-        let rows = self.inputs.step.num_logit_rows();
-        let cols = x.len().checked_div(self.inputs.step.num_tokens()).unwrap_or(0);
-        let out = self.floats(rows, cols);
-        if self.admits(self.inputs.check_logit_tokens()) {
-            let (ids, from, out) = (self.uploaded.logit_tokens, x.address(), out.address());
-            let params = Rows { ids, from, meta: 0, out, cols: int(cols), num_rows: 0, scale: 1.0 };
-            self.rows("gather_rows", &params, rows);
-        }
-        out
+        self.gather_rows(x)
     }
 
     fn sample(&mut self, logits: &Buf, rows: &mut [Row<'_>], out: &mut Sampled) -> Result<(), DeviceError> {
-        let num_rows = self.inputs.step.num_logit_rows();
+        let num_rows = self.shape.logit_rows;
         let vocab = logits.len().checked_div(num_rows).unwrap_or(0);
         if !rows.is_sorted_by(|a, b| a.logits < b.logits) || rows.last().is_some_and(|row| row.logits >= num_rows) {
             return Err(refused(format!("rows to sample must name ascending rows of the {num_rows} of the logits")));

@@ -13,8 +13,9 @@ use std::rc::Rc;
 use sampler::{Candidate, Judged, Row, Sampled, Scratch};
 use tensor::DeviceError;
 
-use super::device::{Address, Device, Memory};
+use super::device::{Address, Device};
 use super::int;
+use super::memory::Memory;
 use super::params::{SampleResult, Sampling};
 use described::{Answer, Capacity, Described, ROW_WORDS};
 
@@ -59,7 +60,7 @@ impl Places {
             next += size as Address;
             next - size as Address
         });
-        device.upload(arrived, &vec![0u32; rows])?;
+        device.zero(arrived, rows * 4)?;
         let (logits, vocab, tiles) = (0, int(capacity.vocab), int(tiles));
         let sampling =
             Sampling { rows: rows_at, lists, logits, saved, partials, arrived, results, bests, tokens, vocab, tiles };
@@ -130,7 +131,7 @@ impl Sampler {
         let places = self.places.as_ref().expect("made above");
         self.described.clear(places.capacity, vocab);
         rows.iter().for_each(|row| self.described.push(row));
-        device.upload(places.sampling.rows, &self.described.words)?;
+        device.enqueue_upload(places.sampling.rows, &self.described.words)?;
         Ok(Sampling { vocab: int(vocab), tiles: int(vocab.div_ceil(TILE)), ..places.sampling })
     }
 

@@ -1,76 +1,138 @@
-//! The step's inputs on the device: all arrays in one buffer, brought there by one copy.
+//! The step's inputs on the device: all arrays in one buffer, brought there by one copy that nobody waits for.
+//!
+//! Where an array lies follows from the step's shape alone, so that a recorded step finds the next one's inputs.
 
 use std::rc::Rc;
 
 use tensor::{DeviceError, StepInputs};
 
-use super::device::{Address, Device, Memory};
+use super::device::{Address, Device, refused};
+use super::shape::Shape;
+use super::staging::Staging;
+
+/// Arrays start at multiples of this many words, as wide loads want it.
+const ALIGN: usize = 4;
 
 /// Where each array of the step lies.
 #[derive(Default)]
 pub(super) struct Uploaded {
-    staging: Vec<u32>,
-    memory: Option<Memory>,
-    planned: usize,
+    staging: Option<Staging>,
+    /// Holds every step that was planned.
+    planned: Shape,
     pub token_ids: Address,
     pub positions: Address,
     pub cu_seqlens: Address,
     pub logit_tokens: Address,
-    groups: Vec<Group>,
+    groups: Address,
+    shape: Shape,
 }
 
 /// One KV group's arrays.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Group {
     pub slots: Address,
     pub block_tables: Address,
 }
 
 impl Uploaded {
-    /// Makes room for steps as large as `inputs`.
-    pub fn plan(&mut self, inputs: &StepInputs) {
-        self.stage(inputs);
-        self.planned = self.planned.max(self.staging.len());
+    /// Makes room for steps as large as `shape`.
+    pub fn plan(&mut self, shape: Shape) {
+        self.planned = self.planned.cover(shape);
+    }
+
+    /// The largest step that there is room for.
+    pub fn planned(&self) -> Shape {
+        self.planned
+    }
+
+    /// Bytes on the device.
+    pub fn bytes(&self) -> usize {
+        words(&self.planned) * 4
+    }
+
+    /// Ends planning.
+    pub fn commit(&mut self, device: &Rc<Device>) -> Result<(), DeviceError> {
+        if self.staging.is_none() {
+            self.staging = Some(Staging::new(device, words(&self.planned))?);
+        }
+        Ok(())
     }
 
     pub fn group(&self, idx: usize) -> Group {
-        self.groups[idx]
+        assert!(idx < self.shape.groups, "the step has KV group {idx}");
+        let [slots, tables] = group_sizes(&self.shape);
+        let first = self.groups + (idx * (slots + tables) * 4) as Address;
+        Group { slots: first, block_tables: first + (slots * 4) as Address }
     }
 
-    /// Brings `inputs` to the device.
-    pub fn set(&mut self, device: &Rc<Device>, inputs: &StepInputs) -> Result<(), DeviceError> {
-        let offsets = self.stage(inputs);
-        if self.memory.as_ref().is_none_or(|memory| memory.bytes() < self.staging.len() * 4) {
-            self.memory = None;
-            self.memory = Some(device.alloc(self.planned.max(self.staging.len()) * 4)?);
+    /// Enqueues the copy of `inputs`, laid out as `shape` says.
+    pub fn set(&mut self, inputs: &StepInputs, shape: Shape) -> Result<(), DeviceError> {
+        if words(&shape) > words(&self.planned) {
+            return Err(refused(format!(
+                "a step of {shape:?} is larger than any that was planned: {:?}",
+                self.planned
+            )));
         }
-        let base = self.memory.as_ref().expect("made above").address();
-        let at = |offset: usize| base + offset as Address * 4;
-        let [token_ids, positions, cu_seqlens, logit_tokens] = offsets.map(at);
-        (self.token_ids, self.positions, self.cu_seqlens, self.logit_tokens) =
-            (token_ids, positions, cu_seqlens, logit_tokens);
-        for group in &mut self.groups {
-            *group = Group { slots: at(group.slots as usize), block_tables: at(group.block_tables as usize) };
-        }
-        device.upload(base, &self.staging)
+        let staging = self.staging.as_mut().expect("committed before the first step");
+        let starts = starts(&shape);
+        let [token_ids, positions, cu_seqlens, logit_tokens, groups] =
+            starts.map(|start| staging.address() + (start * 4) as Address);
+        (self.token_ids, self.positions, self.cu_seqlens) = (token_ids, positions, cu_seqlens);
+        (self.logit_tokens, self.groups, self.shape) = (logit_tokens, groups, shape);
+        staging.send(words(&shape), |words| write(words, &starts, inputs, &shape))
     }
+}
 
-    /// Lines the arrays up, and returns where they start; groups keep theirs.
-    fn stage(&mut self, inputs: &StepInputs) -> [usize; 4] {
-        self.staging.clear();
-        let staging = &mut self.staging;
-        let mut put = |values: &[u32]| {
-            let start = staging.len();
-            staging.extend_from_slice(values);
-            start
-        };
-        let offsets = [&inputs.token_ids, &inputs.positions, &inputs.cu_seqlens_q, &inputs.logit_tokens];
-        let offsets = offsets.map(|values| put(values));
-        self.groups.clear();
-        self.groups.extend(inputs.groups.iter().map(|group| Group {
-            slots: put(&group.slot_mapping) as Address,
-            block_tables: put(&group.block_tables) as Address,
-        }));
-        offsets
+/// Words of tokens, positions, starts of sequences, and tokens whose logits are wanted.
+fn sizes(shape: &Shape) -> [usize; 4] {
+    [shape.tokens, shape.tokens, shape.seqs + 1, shape.logit_rows].map(|words| words.next_multiple_of(ALIGN))
+}
+
+/// Words of a group's slots and block tables.
+fn group_sizes(shape: &Shape) -> [usize; 2] {
+    [shape.tokens, shape.seqs * shape.stride].map(|words| words.next_multiple_of(ALIGN))
+}
+
+/// Where the arrays start, in the order of `sizes`, and where the groups do.
+fn starts(shape: &Shape) -> [usize; 5] {
+    let mut starts = [0; 5];
+    for (idx, size) in sizes(shape).into_iter().enumerate() {
+        starts[idx + 1] = starts[idx] + size;
+    }
+    starts
+}
+
+fn words(shape: &Shape) -> usize {
+    starts(shape)[4] + shape.groups * group_sizes(shape).iter().sum::<usize>()
+}
+
+fn write(words: &mut [u32], starts: &[usize; 5], inputs: &StepInputs, shape: &Shape) {
+    let arrays = [&inputs.token_ids, &inputs.positions, &inputs.cu_seqlens_q, &inputs.logit_tokens];
+    for (values, bounds) in arrays.into_iter().zip(starts.windows(2)) {
+        copy(&mut words[bounds[0]..bounds[1]], values);
+    }
+    let [slots, tables] = group_sizes(shape);
+    for (group, words) in inputs.groups.iter().zip(words[starts[4]..].chunks_exact_mut((slots + tables).max(1))) {
+        let (to_slots, to_tables) = words.split_at_mut(slots);
+        copy(to_slots, &group.slot_mapping);
+        copy_tables(to_tables, &group.block_tables, group.stride, shape.stride);
+    }
+}
+
+/// As far as there is room: arrays of wrong lengths are refused by the ops that read them.
+fn copy(to: &mut [u32], from: &[u32]) {
+    let len = to.len().min(from.len());
+    to[..len].copy_from_slice(&from[..len]);
+}
+
+/// Rows of `stride` become rows of `wider`.
+fn copy_tables(to: &mut [u32], tables: &[u32], stride: usize, wider: usize) {
+    if stride == 0 {
+        return;
+    }
+    for (row, table) in to.chunks_exact_mut(wider).zip(tables.chunks_exact(stride)) {
+        let (used, rest) = row.split_at_mut(stride);
+        used.copy_from_slice(table);
+        rest.fill(0);
     }
 }

@@ -5,6 +5,7 @@ mod attention;
 mod dense;
 mod experts;
 mod fp8;
+mod graphs;
 mod int4;
 mod library;
 mod sample;
