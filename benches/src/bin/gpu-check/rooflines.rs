@@ -8,7 +8,8 @@ use kernels::cuda::Cuda;
 use quant::{Format, Stored};
 use serde_json::{Value, json};
 use tensor::{
-    Activation, AttnSpec, Backend, CacheSpec, KvDtype, NormSpec, QkvSpec, Role, RopeTable, StepInputs, StepKey,
+    Activation, AttnSpec, Backend, CacheSpec, KvDtype, KvScales, NormSpec, QkvSpec, Role, RopeTable, StepInputs,
+    StepKey,
 };
 
 use crate::scale::Scale;
@@ -245,12 +246,21 @@ impl Layer {
             k_norm: None,
             rope,
             rotary_dim: heads.dim,
+            kv_scales: KvScales::default(),
         };
         Ok(Self { qkv, spec, cache })
     }
 }
 
-fn attention(heads: Heads) -> AttnSpec {
-    let scale = 1.0 / (heads.dim as f32).sqrt();
-    AttnSpec { num_heads: heads.q, num_kv_heads: heads.kv, head_dim: heads.dim, scale, window: None, softcap: None }
+fn attention(heads: Heads) -> AttnSpec<Cuda> {
+    AttnSpec {
+        num_heads: heads.q,
+        num_kv_heads: heads.kv,
+        head_dim: heads.dim,
+        scale: 1.0 / (heads.dim as f32).sqrt(),
+        window: None,
+        softcap: None,
+        sinks: None,
+        kv_scales: KvScales::default(),
+    }
 }
