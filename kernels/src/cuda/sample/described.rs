@@ -227,7 +227,10 @@ mod tests {
     const VOCAB: usize = 70;
     const CAPACITY: Capacity = Capacity { rows: 3, vocab: VOCAB };
 
-    fn described(rows: &[(&SamplingParams, Option<&[u32]>, Option<u32>)]) -> Described {
+    /// Parameters, mask and known token of a row.
+    type Wanted<'a> = (&'a SamplingParams, Option<&'a [u32]>, Option<u32>);
+
+    fn described(rows: &[Wanted<'_>]) -> Described {
         let mut counts = Counts::default();
         counts.rebuild(&[5, 99, 5], 1, 0);
         let mut described = Described::default();
