@@ -38,7 +38,7 @@ impl Cuda {
         }
         let is_glu = matches!(out, Out::Glu);
         let pairs = is_glu.then(|| self.arena.alloc(a.rows * w.rows * 2));
-        if !self.admits(Ok(())) {
+        if !self.launches() {
             return false;
         }
         let product = product(out, a, w, pairs.as_ref().unwrap_or(y));
