@@ -16,6 +16,7 @@ use quant::{Format, Stored};
 use tensor::{Activation, Backend, GroupInputs, KvDtype, KvScales};
 use testkit::{Random, Tolerance, check_close};
 
+use super::weight::Kind;
 use super::*;
 use crate::reference::Reference;
 
