@@ -13,6 +13,8 @@ struct Experts {
 
 // The block's own matmul; false where it has none.
 __device__ __forceinline__ bool choose_expert(const Experts& p, Gemm& own) {
+  // The tiles are what a kernel before wrote: unlike the weights of other matmuls, an expert's cannot be asked for any earlier.
+  after_former_kernel();
   const uint2 tile = p.tiles[blockIdx.y];
   own = p.gemm;
   own.w = static_cast<const unsigned char*>(p.gemm.w) + tile.x * p.w_bytes;

@@ -35,7 +35,8 @@ const WRAPPERS: &[Wrapper] = &[
 ];
 
 /// Functions that have no kernel of their own, and why.
-const ELSEWHERE: &[&str] = &["shared_address", "bit_cast_", "cp_async_commit"];
+/// `after_former_kernel` makes every kernel of its file wait; the launches of all tests ask whether each thread did.
+const ELSEWHERE: &[&str] = &["shared_address", "bit_cast_", "cp_async_commit", "after_former_kernel"];
 
 fn words(random: &mut Random, count: usize) -> Vec<u32> {
     (0..count).map(|_| random.next_u64() as u32).collect()
