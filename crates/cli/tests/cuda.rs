@@ -38,7 +38,7 @@ struct Server {
     child: Child,
     address: String,
     /// Kept open, so that the server can go on to write to it.
-    _said: BufReader<std::process::ChildStderr>,
+    said: BufReader<std::process::ChildStderr>,
 }
 
 impl Drop for Server {
@@ -51,16 +51,16 @@ impl Drop for Server {
 impl Server {
     fn start(mut command: Command) -> Self {
         let mut child = command.stderr(Stdio::piped()).spawn().expect("the program starts");
-        let mut said = BufReader::new(child.stderr.take().expect("it was just piped"));
+        let said = BufReader::new(child.stderr.take().expect("it was just piped"));
+        let mut server = Self { child, address: String::new(), said };
         let mut all = String::new();
-        loop {
+        while server.address.is_empty() {
             let line_start = all.len();
-            assert!(said.read_line(&mut all).expect("stderr is text") > 0, "the server ended: {all}");
-            if let Some(address) = all[line_start..].trim().strip_prefix("address  http://") {
-                let address = address.trim_end_matches("/v1").to_owned();
-                return Self { child, address, _said: said };
-            }
+            assert!(server.said.read_line(&mut all).expect("stderr is text") > 0, "the server ended: {all}");
+            let line = all[line_start..].trim();
+            server.address.extend(line.strip_prefix("address  http://").map(|address| address.trim_end_matches("/v1")));
         }
+        server
     }
 
     /// Status and body of a request.
