@@ -22,6 +22,7 @@ constexpr int LOGITS = MAX_EXPERTS / 32;  // of a lane: experts lane, lane + 32,
 __device__ __forceinline__ float larger(float a, float b) { return b > a || b != b ? b : a; }
 
 extern "C" __global__ void __launch_bounds__(128) moe_route(const Route p) {
+  after_former_kernel();
   const int token = blockIdx.x * 4 + threadIdx.x / 32, lane = threadIdx.x % 32;
   if (token >= p.tokens) return;
   const float* row = p.logits + static_cast<size_t>(token) * p.num_experts;

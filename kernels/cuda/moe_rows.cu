@@ -24,6 +24,7 @@ struct Sum {
 };
 
 extern "C" __global__ void __launch_bounds__(128) moe_gather(const Gather p) {
+  after_former_kernel();
   const uint32_t row = blockIdx.x;
   if (row >= p.tiles[row / p.tile_rows].y) return;
   const int chunks = p.cols / 8;
@@ -33,6 +34,7 @@ extern "C" __global__ void __launch_bounds__(128) moe_gather(const Gather p) {
 }
 
 extern "C" __global__ void __launch_bounds__(128) moe_sum(const Sum p) {
+  after_former_kernel();
   const uint32_t* rows = p.rows + static_cast<size_t>(blockIdx.x) * p.top_k;
   const float* weights = p.weights + static_cast<size_t>(blockIdx.x) * p.top_k;
   float4* onto = reinterpret_cast<float4*>(p.onto + static_cast<size_t>(blockIdx.x) * p.cols);

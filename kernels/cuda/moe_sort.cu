@@ -22,6 +22,7 @@ extern "C" __global__ void __launch_bounds__(SORT_THREADS) moe_sort(const Sort p
   SMEM_ARRAY(uint32_t, counts, MAX_EXPERTS);
   SMEM_ARRAY(uint32_t, found, SORT_WARPS);
   SMEM_ARRAY(uint32_t, before, 1);
+  after_former_kernel();
   const int own = blockIdx.x, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   for (int at = threadIdx.x; at < MAX_EXPERTS; at += SORT_THREADS) counts[at] = 0;
   if (threadIdx.x == 0) before[0] = 0;
