@@ -37,7 +37,7 @@ struct Weights {
 pub(super) fn read(config: &Value) -> Result<Quantization, Problem> {
     let written: Written = parse(config)?;
     for (what, setting) in [("sparsity", &written.sparsity_config), ("transforms", &written.transform_config)] {
-        if setting.as_ref().is_some_and(|setting| is_set(setting)) {
+        if setting.as_ref().is_some_and(is_set) {
             return Err(unsupported(&format!("{what} of compressed-tensors")));
         }
     }
