@@ -68,7 +68,7 @@ struct Block {
 
 impl Block {
     fn of(element: Element, head_dim: usize) -> Self {
-        let row_bytes = |bytes: usize| 16 * (bytes / 16 | 1);
+        let row_bytes = |bytes: usize| 16 * ((bytes / 16) | 1);
         let (threads, stage) =
             (if head_dim > 128 { 64 } else { 128 }, 2 * TILE * row_bytes(head_dim * element.bytes()));
         let (queries, sums) = (threads / 2 * row_bytes(2 * head_dim), threads * head_dim / 2 * 4);

@@ -145,7 +145,8 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
     unsafe fn dot_pairs(sum: __m512, a: __m512i, b: u32) -> __m512 {
         unsafe {
             if BF16 {
-                _mm512_dpbf16_ps(sum, transmute(a), transmute(_mm512_set1_epi32(b as i32)))
+                let b = _mm512_set1_epi32(b as i32);
+                _mm512_dpbf16_ps(sum, transmute::<__m512i, __m512bh>(a), transmute::<__m512i, __m512bh>(b))
             } else {
                 dot_halves::<Self>(sum, a, b)
             }

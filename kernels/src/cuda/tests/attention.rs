@@ -255,7 +255,7 @@ fn a_token_has_the_same_bits_in_a_chunk_alone_and_split_over_spans() {
 #[test]
 fn one_launch_has_the_bits_of_two() {
     let (name, tail) = ("one_launch_has_the_bits_of_two", [&[(0, 1), (1, 1)][..]; 3]);
-    let (short, long): (&[(usize, usize)], &[(usize, usize)]) = (&[(0, 30), (1, 254)], &[(0, 270), (1, 511)]);
+    let (short, long) = (&[(0, 30), (1, 254)][..], &[(0, 270), (1, 511)][..]);
     let cases = [
         (PLAIN, short),
         (Case { head_norms: true, sink: Some(0.0), ..PLAIN }, long),

@@ -170,7 +170,8 @@ fn a_replay_looks_at_the_inputs_again() {
     let (key, good) = padded(&decode(&[(0, 3), (1, 4)]));
     let expected: Vec<Vec<f32>> = (0..3).map(|_| layer.step(key, &good)).collect();
     assert_eq!(layer.recorded(), 1);
-    let spoil: [(&str, fn(&mut StepInputs)); 4] = [
+    type Spoil = fn(&mut StepInputs);
+    let spoil: [(&str, Spoil); 4] = [
         ("vocabulary", |inputs| inputs.token_ids[1] = VOCAB as u32),
         ("slot", |inputs| inputs.groups[0].slot_mapping[0] = u32::MAX - 1),
         ("block", |inputs| inputs.groups[0].block_tables[1] = 9999),
