@@ -124,7 +124,7 @@ impl Recipe {
 
     /// `note` goes behind the device's name.
     fn on_cpu(&self, note: &str, checkpoint: &Checkpoint) -> Result<(Box<dyn Executor>, Built)> {
-        let cpu = Cpu::new(self.cpu.clone())?;
+        let cpu = Cpu::new(self.cpu)?;
         let device = format!("{}{note}", cpu.describe());
         self.on(cpu, device, checkpoint)
     }
