@@ -29,3 +29,27 @@ impl Check {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tensor::StepInputs;
+
+    use super::*;
+
+    #[test]
+    fn a_check_looks_at_the_inputs_that_there_are_now() {
+        let mut inputs = Inputs::default();
+        let step =
+            |token, wanted| StepInputs { token_ids: vec![token], logit_tokens: vec![wanted], ..StepInputs::default() };
+        for (check, good, bad, why) in [
+            (Check::Tokens { vocab: 10 }, step(9, 0), step(10, 0), "vocabulary"),
+            (Check::LogitTokens, step(9, 0), step(9, 1), "logits are wanted of token 1"),
+        ] {
+            inputs.set(&good).unwrap();
+            assert_eq!(check.run(&inputs), Ok(()));
+            inputs.set(&bad).unwrap();
+            let message = check.run(&inputs).expect_err(why);
+            assert!(message.contains(why), "{message}");
+        }
+    }
+}

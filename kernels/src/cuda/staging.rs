@@ -76,3 +76,38 @@ impl Sides {
         &mut self.sides[self.turn]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn device(test: &str) -> Option<Rc<Device>> {
+        Device::open(0).inspect_err(|error| testkit::skip(test, &error.to_string())).ok()
+    }
+
+    #[test]
+    fn an_array_of_many_pieces_arrives_whole() {
+        let Some(device) = device("an_array_of_many_pieces_arrives_whole") else { return };
+        let mut loader = Loader::new(&device).unwrap();
+        for len in [0, 1, PIECE, 3 * PIECE + 5] {
+            let values: Vec<u32> = (0..len as u32).map(|idx| idx.wrapping_mul(0x9e37_79b9)).collect();
+            let memory = device.alloc(len * 4).unwrap();
+            loader.load(memory.address(), &values).unwrap();
+            let mut found = vec![0; len];
+            device.download(memory.address(), &mut found).unwrap();
+            assert_eq!(found, values, "{len} words");
+        }
+    }
+
+    #[test]
+    fn what_was_sent_last_is_there() {
+        let Some(device) = device("what_was_sent_last_is_there") else { return };
+        let mut staging = Staging::new(&device, 3).unwrap();
+        for step in 0..5 {
+            staging.send(3, |words| words.copy_from_slice(&[step, step + 1, step + 2])).unwrap();
+            let mut found = [0; 3];
+            device.download(staging.address(), &mut found).unwrap();
+            assert_eq!(found, [step, step + 1, step + 2]);
+        }
+    }
+}
