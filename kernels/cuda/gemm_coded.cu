@@ -67,10 +67,10 @@ struct Blocks {
   extern "C" __global__ void __launch_bounds__(GEMM_THREADS) gemm_w8_store_##D(const Gemm p) { coded<Blocks<8>, D, Out::Store>(p); }       \
   extern "C" __global__ void __launch_bounds__(GEMM_THREADS) gemm_w8_add_##D(const Gemm p) { coded<Blocks<8>, D, Out::Add>(p); }           \
   extern "C" __global__ void __launch_bounds__(GEMM_THREADS) gemm_w8_glu_##D(const Gemm p) { coded<Blocks<8>, D, Out::Glu>(p); }           \
-  extern "C" __global__ void __launch_bounds__(GEMM_THREADS) experts_w4_store_##D(const Experts p) { coded<Blocks<4>, D, Out::Store>(p); } \
-  extern "C" __global__ void __launch_bounds__(GEMM_THREADS) experts_w4_glu_##D(const Experts p) { coded<Blocks<4>, D, Out::Glu>(p); }     \
-  extern "C" __global__ void __launch_bounds__(GEMM_THREADS) experts_w8_store_##D(const Experts p) { coded<Blocks<8>, D, Out::Store>(p); } \
-  extern "C" __global__ void __launch_bounds__(GEMM_THREADS) experts_w8_glu_##D(const Experts p) { coded<Blocks<8>, D, Out::Glu>(p); }
+  extern "C" __global__ void __launch_bounds__(GEMM_THREADS, 2) experts_w4_store_##D(const Experts p) { coded<Blocks<4>, D, Out::Store>(p); } \
+  extern "C" __global__ void __launch_bounds__(GEMM_THREADS, 2) experts_w4_glu_##D(const Experts p) { coded<Blocks<4>, D, Out::Glu>(p); }     \
+  extern "C" __global__ void __launch_bounds__(GEMM_THREADS, 2) experts_w8_store_##D(const Experts p) { coded<Blocks<8>, D, Out::Store>(p); } \
+  extern "C" __global__ void __launch_bounds__(GEMM_THREADS, 2) experts_w8_glu_##D(const Experts p) { coded<Blocks<8>, D, Out::Glu>(p); }
 
 INSTANCES(16)
 INSTANCES(64)

@@ -63,10 +63,10 @@ struct Int4 {
   extern "C" __global__ void __launch_bounds__(GEMM_THREADS) gemm_int4_64_store_##D(const Gemm p) { coded<Int4<64>, D, Out::Store>(p); }       \
   extern "C" __global__ void __launch_bounds__(GEMM_THREADS) gemm_int4_64_add_##D(const Gemm p) { coded<Int4<64>, D, Out::Add>(p); }           \
   extern "C" __global__ void __launch_bounds__(GEMM_THREADS) gemm_int4_64_glu_##D(const Gemm p) { coded<Int4<64>, D, Out::Glu>(p); }           \
-  extern "C" __global__ void __launch_bounds__(GEMM_THREADS) experts_int4_32_store_##D(const Experts p) { coded<Int4<32>, D, Out::Store>(p); } \
-  extern "C" __global__ void __launch_bounds__(GEMM_THREADS) experts_int4_32_glu_##D(const Experts p) { coded<Int4<32>, D, Out::Glu>(p); }     \
-  extern "C" __global__ void __launch_bounds__(GEMM_THREADS) experts_int4_64_store_##D(const Experts p) { coded<Int4<64>, D, Out::Store>(p); } \
-  extern "C" __global__ void __launch_bounds__(GEMM_THREADS) experts_int4_64_glu_##D(const Experts p) { coded<Int4<64>, D, Out::Glu>(p); }
+  extern "C" __global__ void __launch_bounds__(GEMM_THREADS, 2) experts_int4_32_store_##D(const Experts p) { coded<Int4<32>, D, Out::Store>(p); } \
+  extern "C" __global__ void __launch_bounds__(GEMM_THREADS, 2) experts_int4_32_glu_##D(const Experts p) { coded<Int4<32>, D, Out::Glu>(p); }     \
+  extern "C" __global__ void __launch_bounds__(GEMM_THREADS, 2) experts_int4_64_store_##D(const Experts p) { coded<Int4<64>, D, Out::Store>(p); } \
+  extern "C" __global__ void __launch_bounds__(GEMM_THREADS, 2) experts_int4_64_glu_##D(const Experts p) { coded<Int4<64>, D, Out::Glu>(p); }
 
 INSTANCES(16)
 INSTANCES(64)

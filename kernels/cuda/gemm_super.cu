@@ -121,10 +121,10 @@ struct Q6K {
   extern "C" __global__ void __launch_bounds__(GEMM_THREADS) gemm_q6k_store_##D(const Gemm p) { coded<Q6K, D, Out::Store>(p); }       \
   extern "C" __global__ void __launch_bounds__(GEMM_THREADS) gemm_q6k_add_##D(const Gemm p) { coded<Q6K, D, Out::Add>(p); }           \
   extern "C" __global__ void __launch_bounds__(GEMM_THREADS) gemm_q6k_glu_##D(const Gemm p) { coded<Q6K, D, Out::Glu>(p); }           \
-  extern "C" __global__ void __launch_bounds__(GEMM_THREADS) experts_q4k_store_##D(const Experts p) { coded<Q4K, D, Out::Store>(p); } \
-  extern "C" __global__ void __launch_bounds__(GEMM_THREADS) experts_q4k_glu_##D(const Experts p) { coded<Q4K, D, Out::Glu>(p); }     \
-  extern "C" __global__ void __launch_bounds__(GEMM_THREADS) experts_q6k_store_##D(const Experts p) { coded<Q6K, D, Out::Store>(p); } \
-  extern "C" __global__ void __launch_bounds__(GEMM_THREADS) experts_q6k_glu_##D(const Experts p) { coded<Q6K, D, Out::Glu>(p); }
+  extern "C" __global__ void __launch_bounds__(GEMM_THREADS, 2) experts_q4k_store_##D(const Experts p) { coded<Q4K, D, Out::Store>(p); } \
+  extern "C" __global__ void __launch_bounds__(GEMM_THREADS, 2) experts_q4k_glu_##D(const Experts p) { coded<Q4K, D, Out::Glu>(p); }     \
+  extern "C" __global__ void __launch_bounds__(GEMM_THREADS, 2) experts_q6k_store_##D(const Experts p) { coded<Q6K, D, Out::Store>(p); } \
+  extern "C" __global__ void __launch_bounds__(GEMM_THREADS, 2) experts_q6k_glu_##D(const Experts p) { coded<Q6K, D, Out::Glu>(p); }
 
 INSTANCES(16)
 INSTANCES(64)

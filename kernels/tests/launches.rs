@@ -66,7 +66,9 @@ impl Decoder {
         let mut random = Random::new(3);
         let mut matrix = |cuda: &mut Cuda, rows: usize, cols: usize, role: Role| {
             let bytes: Vec<u8> = random.vector(rows * cols).iter().flat_map(|x| (x * 0.1).to_le_bytes()).collect();
-            cuda.pack(&[Stored::new(rows, cols, Format::F32, &bytes).unwrap()], role).unwrap()
+            let part = Stored::new(rows, cols, Format::F32, &bytes).unwrap();
+            let parts = if role == Role::Glu { vec![part; 2] } else { vec![part] };
+            cuda.pack(&parts, role).unwrap()
         };
         let (num_heads, num_kv_heads, head_dim, rotary_dim) = (HEADS, KV_HEADS, DIM, DIM);
         let angles = vec![0.5; longest * DIM / 2];
@@ -97,7 +99,7 @@ impl Decoder {
             table: matrix(cuda, VOCAB, HIDDEN, Role::Embed),
             qkv: matrix(cuda, (HEADS + 2 * KV_HEADS) * DIM, HIDDEN, Role::Column),
             out: matrix(cuda, HIDDEN, HIDDEN, Role::Row),
-            glu: matrix(cuda, 2 * INTERMEDIATE, HIDDEN, Role::Glu),
+            glu: matrix(cuda, INTERMEDIATE, HIDDEN, Role::Glu),
             down: matrix(cuda, HIDDEN, INTERMEDIATE, Role::Row),
             cache: cuda.new_cache(&cache).unwrap(),
         }

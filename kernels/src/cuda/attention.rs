@@ -218,6 +218,7 @@ impl Cuda {
                 self.launch(kernels.attend_span, [1, sequences, spans], block.threads, block.span_bytes, &params);
             }
         }
+        self.quantize(&out, &act, emit);
         act
     }
 
