@@ -3,19 +3,29 @@
 //   x [M, K], w [N, K] e4m3, K a multiple of 16, N of 8
 //   x scales  one a row, or one a row and 128 k: [K / 128, x_stride], x_stride >= M a multiple of 4; x_stride 0 where all k share the first
 //   w scales  meta, one for 2^w_shift outputs, or as many for each 128 k: [K / 128, w_stride]
-//   gemm_fp8_*: store, add, glu as in gemm_bf16.cu
+//   gemm_fp8_*: store, add, glu as in gemm_bf16.cu;  experts_fp8_*: store and glu of a stack of experts
 //   schedule  128 k are summed by the tensor cores from zero, 32 at a time; that sum times x's scale times w's is added in f32, ascending
 //             (e4m3.cuh says what differs between architectures; gemm_pipeline.cuh how K is split)
 //   tiling    as gemm_bf16.cu, with stages of 128 k
 //   roofline  few rows: N K bytes / DRAM bandwidth;  many: 2 M N K flop / FP8 peak on sm_89 and sm_120, elsewhere f16's
 //   in flight at up to 16 rows: 3 stages of 8 KiB of weights a block, as gemm_bf16.cu
 #include "e4m3.cuh"
+#include "experts.cuh"
 #include "gemm_pipeline.cuh"
+
+struct Scales {
+  const float* x;
+  int x_stride, w_stride, w_shift;
+};
 
 struct Fp8 {
   Gemm gemm;
-  const float* x_scales;
-  int x_stride, w_stride, w_shift;
+  Scales scales;
+};
+
+struct Fp8Experts {
+  Experts experts;
+  Scales scales;
 };
 
 // Asks for `count` scales from `first` on; zeros from `end` on.
@@ -44,15 +54,16 @@ struct Codes {
   __device__ __forceinline__ void load_x(int slot, int step) {
     unsigned char* stage = ring + slot * STAGE_BYTES;
     load_tile<TM>(stage, p.gemm.x, at.first_row, p.gemm.m, step * TILE_K, p.gemm.k / 2);
-    load_scales(stage + X_SCALES, p.x_scales + static_cast<size_t>(step) * p.x_stride, TM, at.first_row, p.gemm.m);
+    load_scales(stage + X_SCALES, p.scales.x + static_cast<size_t>(step) * p.scales.x_stride, TM, at.first_row, p.gemm.m);
   }
 
   __device__ __forceinline__ void load_w(int slot, int step, bool) {
     const Gemm& g = p.gemm;
+    const int shift = p.scales.w_shift;
     unsigned char* stage = ring + slot * STAGE_BYTES;
     load_tile<TILE_N>(stage + W, static_cast<const __nv_bfloat16*>(g.w), at.first_output, g.n, step * TILE_K, g.k / 2);
-    const float* scales = static_cast<const float*>(g.meta) + static_cast<size_t>(step) * p.w_stride;
-    load_scales(stage + W_SCALES, scales, TILE_N >> p.w_shift, at.first_output >> p.w_shift, g.n >> p.w_shift);
+    const float* scales = static_cast<const float*>(g.meta) + static_cast<size_t>(step) * p.scales.w_stride;
+    load_scales(stage + W_SCALES, scales, TILE_N >> shift, at.first_output >> shift, g.n >> shift);
   }
 
   template <int MT, int NT>
@@ -67,7 +78,7 @@ struct Codes {
     for (int n = 0; n < NT; n++) {
 #pragma unroll
       for (int side = 0; side < 2; side++) {
-        const float w_scale = w_scales[(at.column + n * 8 + lane % 4 * 2 + side) >> p.w_shift] * E4m3Products::UNIT;
+        const float w_scale = w_scales[(at.column + n * 8 + lane % 4 * 2 + side) >> p.scales.w_shift] * E4m3Products::UNIT;
 #pragma unroll
         for (int m = 0; m < MT; m++) {
 #pragma unroll
@@ -88,10 +99,18 @@ __device__ __forceinline__ void codes(const Fp8& p) {
   gemm<OUT>(p.gemm, work, ring);
 }
 
-#define INSTANCES(D)                                                                                                      \
-  extern "C" __global__ void __launch_bounds__(GEMM_THREADS) gemm_fp8_store_##D(const Fp8 p) { codes<D, Out::Store>(p); } \
-  extern "C" __global__ void __launch_bounds__(GEMM_THREADS) gemm_fp8_add_##D(const Fp8 p) { codes<D, Out::Add>(p); }     \
-  extern "C" __global__ void __launch_bounds__(GEMM_THREADS) gemm_fp8_glu_##D(const Fp8 p) { codes<D, Out::Glu>(p); }
+template <int TM, Out OUT>
+__device__ __forceinline__ void codes(const Fp8Experts& p) {
+  Fp8 own{{}, p.scales};
+  if (choose_expert(p.experts, own.gemm)) codes<TM, OUT>(own);
+}
+
+#define INSTANCES(D)                                                                                                                   \
+  extern "C" __global__ void __launch_bounds__(GEMM_THREADS) gemm_fp8_store_##D(const Fp8 p) { codes<D, Out::Store>(p); }              \
+  extern "C" __global__ void __launch_bounds__(GEMM_THREADS) gemm_fp8_add_##D(const Fp8 p) { codes<D, Out::Add>(p); }                  \
+  extern "C" __global__ void __launch_bounds__(GEMM_THREADS) gemm_fp8_glu_##D(const Fp8 p) { codes<D, Out::Glu>(p); }                  \
+  extern "C" __global__ void __launch_bounds__(GEMM_THREADS, 2) experts_fp8_store_##D(const Fp8Experts p) { codes<D, Out::Store>(p); } \
+  extern "C" __global__ void __launch_bounds__(GEMM_THREADS, 2) experts_fp8_glu_##D(const Fp8Experts p) { codes<D, Out::Glu>(p); }
 
 INSTANCES(16)
 INSTANCES(64)

@@ -13,6 +13,7 @@ struct Glu {
 };
 
 extern "C" __global__ void __launch_bounds__(256) glu_rows(const Glu p) {
+  after_former_kernel();
   const int first = (blockIdx.y * blockDim.x + threadIdx.x) * 8;
   if (first >= p.units) return;
   const uint4* x = reinterpret_cast<const uint4*>(p.x + static_cast<size_t>(blockIdx.x) * p.units * 2 + first * 2);

@@ -1,18 +1,22 @@
 // Rows on their way to the experts and back.
 //
-//   moe_gather  x [T, cols] bf16  ->  out [rows, cols] bf16: row r is the token of pair order[r]; rows that no expert has stay as they are
+//   moe_gather  x [T, chunks] of 16 bytes, and scales [groups, from_stride] f32 where there are any  ->  out [rows, chunks], out_scales
+//               [groups, to_stride]: row r is the token of pair order[r]; rows that no expert has stay as they are
 //   moe_sum     y [rows, cols] f32  ->  onto [T, cols] f32 += weights[slot] * y[row of the slot], slot by slot from zero: no atomics, and
 //               a token's sum does not depend on where its rows lie
-//   tiling      a block of 128 threads a row; cols a multiple of 8, and of 4
+//   tiling      a block of 128 threads a row; cols a multiple of 4
 //   roofline    bytes read and written / DRAM bandwidth
 #include "vectors.cuh"
 
 struct Gather {
   const uint4* x;
+  const float* scales;
   const uint32_t* order;
   const uint2* tiles;
   uint4* out;
-  int cols, tile_rows, top_k;
+  float* out_scales;
+  int chunks, groups, from_stride, to_stride;
+  int tile_rows, top_k;
 };
 
 struct Sum {
@@ -27,10 +31,13 @@ extern "C" __global__ void __launch_bounds__(128) moe_gather(const Gather p) {
   after_former_kernel();
   const uint32_t row = blockIdx.x;
   if (row >= p.tiles[row / p.tile_rows].y) return;
-  const int chunks = p.cols / 8;
-  const uint4* from = p.x + static_cast<size_t>(p.order[row] / p.top_k) * chunks;
-  uint4* to = p.out + static_cast<size_t>(row) * chunks;
-  for (int at = threadIdx.x; at < chunks; at += blockDim.x) to[at] = from[at];
+  const uint32_t token = p.order[row] / p.top_k;
+  const uint4* from = p.x + static_cast<size_t>(token) * p.chunks;
+  uint4* to = p.out + static_cast<size_t>(row) * p.chunks;
+  for (int at = threadIdx.x; at < p.chunks; at += blockDim.x) to[at] = from[at];
+  for (int group = threadIdx.x; group < p.groups; group += blockDim.x) {
+    p.out_scales[static_cast<size_t>(group) * p.to_stride + row] = p.scales[static_cast<size_t>(group) * p.from_stride + token];
+  }
 }
 
 extern "C" __global__ void __launch_bounds__(128) moe_sum(const Sum p) {

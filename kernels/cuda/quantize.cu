@@ -14,6 +14,7 @@ struct Quantize {
 
 extern "C" __global__ void __launch_bounds__(256) quantize_rows(const Quantize p) {
   SMEM_ARRAY(uint32_t, scratch, 32);
+  after_former_kernel();
   const uint2* row = reinterpret_cast<const uint2*>(p.x + static_cast<size_t>(blockIdx.x) * p.cols);
   const auto value = [&](int at) {
     const uint2 v = row[at];

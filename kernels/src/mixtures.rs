@@ -1,6 +1,6 @@
 //! Cases of mixtures of experts that every backend runs, and what f64 loops make of them.
 
-use quant::{Format, Stored, quantize};
+use quant::{Format, OwnedScales, Stored, quantize};
 use tensor::{Activation, Backend, NormSpec, Role, RouteSpec, StepInputs, StepKey};
 use testkit::Random;
 
@@ -27,10 +27,25 @@ pub(crate) struct Mixture {
     pub hidden: usize,
     pub ffn: usize,
     pub logits: Logits,
+    /// Rows and columns of a matrix under one scale, where scales lie beside; 0 is all.
+    pub grid: (usize, usize),
+    /// Whether a token's first value stands out, in each by another factor.
+    pub peaks: bool,
 }
 
-const PLAIN: Mixture =
-    Mixture { tokens: 5, experts: 4, top_k: 2, renormalize: true, hidden: 64, ffn: 96, logits: Logits::Random };
+const PLAIN: Mixture = Mixture {
+    tokens: 5,
+    experts: 4,
+    top_k: 2,
+    renormalize: true,
+    hidden: 64,
+    ffn: 96,
+    logits: Logits::Random,
+    grid: (1, 0),
+    peaks: false,
+};
+
+const SCALED: Mixture = Mixture { peaks: true, ..PLAIN };
 
 pub(crate) const CASES: [Mixture; 9] = [
     PLAIN,
@@ -43,6 +58,50 @@ pub(crate) const CASES: [Mixture; 9] = [
     Mixture { tokens: 130, logits: Logits::All(1), hidden: 32, ffn: 32, ..PLAIN },
     Mixture { tokens: 3, experts: 70, top_k: 32, hidden: 32, ffn: 32, logits: Logits::Equal, ..PLAIN },
 ];
+
+/// What FP8 has beside: scales a matrix, a channel, a block of 128, a channel and 128 columns.
+pub(crate) const SCALED_CASES: [Mixture; 6] = [
+    SCALED,
+    Mixture { tokens: 17, logits: Logits::Not(0), grid: (0, 0), ..SCALED },
+    Mixture { tokens: 70, top_k: 3, hidden: 144, ffn: 272, ..SCALED },
+    Mixture { tokens: 1, hidden: 144, ffn: 272, grid: (128, 128), ..SCALED },
+    Mixture { tokens: 130, hidden: 272, ffn: 144, logits: Logits::All(1), grid: (128, 128), ..SCALED },
+    Mixture { tokens: 3, hidden: 256, ffn: 144, grid: (1, 128), ..SCALED },
+];
+
+/// A matrix of an expert.
+struct Matrix {
+    rows: usize,
+    cols: usize,
+    format: Format,
+    bytes: Vec<u8>,
+    scales: Option<OwnedScales>,
+}
+
+impl Matrix {
+    fn new(random: &mut Random, rows: usize, cols: usize, format: Format, grid: (usize, usize)) -> Self {
+        let values = random.vector(rows * cols);
+        let of = |size: usize, all: usize| if size == 0 { all } else { size };
+        let (rows_per, cols_per) = (of(grid.0, rows), of(grid.1, cols));
+        let scales = format.is_planar().then(|| {
+            let scales =
+                (0..rows.div_ceil(rows_per) * cols.div_ceil(cols_per)).map(|_| 0.001 + 0.002 * random.uniform().abs());
+            OwnedScales::new(rows_per, cols_per, scales.collect())
+        });
+        let size = if scales.is_some() { 150.0 } else { 0.3 };
+        let values: Vec<f32> = values.iter().map(|x| x * size).collect();
+        let bytes = quantize(format, &values).expect("columns are whole blocks");
+        Self { rows, cols, format, bytes, scales }
+    }
+
+    fn stored(&self) -> Stored<'_> {
+        let stored = Stored::new(self.rows, self.cols, self.format, &self.bytes).expect("a matrix");
+        match &self.scales {
+            Some(scales) => stored.with_scales(scales.borrow()).expect("scales of the matrix"),
+            None => stored,
+        }
+    }
+}
 
 impl Mixture {
     fn spec(&self) -> RouteSpec {
@@ -65,29 +124,33 @@ impl Mixture {
 
     /// Values that bf16 holds exactly: the residual stream `[tokens, hidden]`.
     fn stream(&self) -> Vec<f32> {
-        let values = Random::new(22).vector(self.tokens * self.hidden);
+        let mut values = Random::new(22).vector(self.tokens * self.hidden);
+        if self.peaks {
+            values.chunks_mut(self.hidden).enumerate().for_each(|(token, row)| row[0] = (2 + token % 5) as f32);
+        }
         values.into_iter().map(|x| half::bf16::from_f32(x).to_f32()).collect()
     }
 
     /// Gate, up and down of each expert, in `format`.
-    fn matrices(&self, format: Format) -> Vec<[Vec<u8>; 3]> {
+    fn matrices(&self, format: Format) -> Vec<[Matrix; 3]> {
         let mut random = Random::new(23);
-        let mut matrix = || {
-            let values: Vec<f32> = random.vector(self.ffn * self.hidden).iter().map(|x| x * 0.3).collect();
-            quantize(format, &values).expect("columns are whole blocks")
-        };
-        (0..self.experts).map(|_| [matrix(), matrix(), matrix()]).collect()
+        let mut matrix = |rows, cols| Matrix::new(&mut random, rows, cols, format, self.grid);
+        let (hidden, ffn) = (self.hidden, self.ffn);
+        (0..self.experts).map(|_| [matrix(ffn, hidden), matrix(ffn, hidden), matrix(hidden, ffn)]).collect()
+    }
+
+    /// The stacks: gate and up, and down.
+    pub fn pack<B: Backend>(&self, b: &mut B, format: Format) -> [B::Weight; 2] {
+        let matrices = self.matrices(format);
+        let gate_ups: Vec<_> = matrices.iter().flat_map(|[gate, up, _]| [gate.stored(), up.stored()]).collect();
+        let downs: Vec<_> = matrices.iter().map(|[_, _, down]| down.stored()).collect();
+        [(gate_ups, Role::ExpertsGlu), (downs, Role::Experts)]
+            .map(|(parts, role)| b.pack(&parts, role).expect("a stack"))
     }
 
     /// Runs the tokens that `tokens` names through the mixture on `b`: the residual stream after it.
     pub fn run<B: Backend>(&self, b: &mut B, format: Format, tokens: &[usize]) -> Vec<f32> {
-        let matrices = self.matrices(format);
-        let up = |bytes| Stored::new(self.ffn, self.hidden, format, bytes).expect("a matrix");
-        let down = |bytes| Stored::new(self.hidden, self.ffn, format, bytes).expect("a matrix");
-        let gate_ups: Vec<_> = matrices.iter().flat_map(|[gate, up_part, _]| [up(gate), up(up_part)]).collect();
-        let downs: Vec<_> = matrices.iter().map(|[_, _, bytes]| down(bytes)).collect();
-        let gate_up = b.pack(&gate_ups, Role::ExpertsGlu).expect("a stack");
-        let down = b.pack(&downs, Role::Experts).expect("a stack");
+        let [gate_up, down] = self.pack(b, format);
         let stream: Vec<u8> = self.stream().iter().flat_map(|x| x.to_le_bytes()).collect();
         let stream = Stored::new(self.tokens, self.hidden, Format::F32, &stream).expect("a matrix");
         let table = b.pack(&[stream], Role::Embed).expect("a table");
@@ -118,13 +181,8 @@ impl Mixture {
 
     /// What [`Mixture::run`] of all tokens is in f64, of the values that `format` leaves.
     pub fn expected(&self, format: Format) -> Vec<f32> {
-        let values =
-            |rows, cols, bytes: &Vec<u8>| Stored::new(rows, cols, format, bytes).expect("a matrix").dequantize();
-        let dequantized = |[gate, up, down]: &[Vec<u8>; 3]| {
-            let wide = |bytes| values(self.ffn, self.hidden, bytes);
-            [wide(gate), wide(up), values(self.hidden, self.ffn, down)]
-        };
-        let experts: Vec<[Vec<f32>; 3]> = self.matrices(format).iter().map(dequantized).collect();
+        let experts: Vec<[Vec<f32>; 3]> =
+            self.matrices(format).iter().map(|matrices| matrices.each_ref().map(|m| m.stored().dequantize())).collect();
         let (stream, logits) = (self.stream(), self.logits());
         let rows = stream.chunks(self.hidden).zip(logits.chunks(self.experts));
         rows.flat_map(|(x, logits)| self.expected_row(&experts, x, logits)).collect()

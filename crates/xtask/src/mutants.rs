@@ -118,6 +118,8 @@ const MUTANTS: &[Mutant] = &[
     ),
     mutant("include/rope_head.cuh", "a head is not normalized", "warp_sum(squares) / p.head_dim", "1.0f"),
     mutant("include/experts.cuh", "every row goes to the first expert", "tile.x * p.w_bytes", "0 * p.w_bytes"),
+    mutant("include/experts.cuh", "scales are the first expert's", "tile.x * p.meta_bytes", "0 * p.meta_bytes"),
+    mutant("moe_rows.cu", "a row's scale is another token's", "p.from_stride + token]", "p.from_stride]"),
     mutant("moe_route.cu", "an expert is picked twice", "taken |= 1u", "taken |= 0u"),
     mutant(
         "moe_sort.cu",

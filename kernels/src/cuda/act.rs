@@ -17,10 +17,23 @@ fn stride(rows: usize) -> usize {
 }
 
 fn bytes(encoding: Encoding, rows: usize, cols: usize) -> usize {
+    match num_scales(encoding, cols) {
+        0 => rows * row_bytes(encoding, cols),
+        groups => scales_at(rows, cols) + groups * stride(rows) * 4,
+    }
+}
+
+/// Of a row, without its scales.
+pub(super) fn row_bytes(encoding: Encoding, cols: usize) -> usize {
+    if encoding == Encoding::Bf16 { cols * 2 } else { cols }
+}
+
+/// Of a row.
+pub(super) fn num_scales(encoding: Encoding, cols: usize) -> usize {
     match encoding {
-        Encoding::Bf16 => rows * cols * 2,
-        Encoding::E4m3Token => scales_at(rows, cols) + stride(rows) * 4,
-        Encoding::E4m3G128 => scales_at(rows, cols) + cols.div_ceil(GROUP) * stride(rows) * 4,
+        Encoding::Bf16 => 0,
+        Encoding::E4m3Token => 1,
+        Encoding::E4m3G128 => cols.div_ceil(GROUP),
         other => panic!("the CUDA kernels have no {other:?} activations"),
     }
 }

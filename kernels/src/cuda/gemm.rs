@@ -3,7 +3,7 @@
 use tensor::{Act, Activation, Encoding};
 
 use super::act::e4m3;
-use super::params::{Fp8, Gemm, Permute};
+use super::params::{Fp8, Gemm, Permute, Scales};
 use super::weight::{Kind, Scaling, Weight};
 use super::{Buf, Cuda, address, int};
 
@@ -139,7 +139,9 @@ impl Cuda {
         let shared = kernels.shared_bytes(w.kind, size);
         let name = kernels.names[out as usize][size];
         match w.kind {
-            Kind::Fp8(scaling) => self.launch(name, grid, 128, shared, &with_scales(params, a, scaling)),
+            Kind::Fp8(scaling) => {
+                self.launch(name, grid, 128, shared, &Fp8 { gemm: params, scales: scales(a, w.rows, scaling) });
+            }
             _ => self.launch(name, grid, 128, shared, &params),
         }
     }
@@ -165,10 +167,11 @@ pub(super) fn encoding(kind: Kind) -> Encoding {
     }
 }
 
-fn with_scales(gemm: Gemm, a: &Act<Cuda>, scaling: Scaling) -> Fp8 {
+/// Where the scales of `a` lie, and how those of a weight of so many rows.
+pub(super) fn scales(a: &Act<Cuda>, rows: usize, scaling: Scaling) -> Scales {
     let x = e4m3(a, scaling.encoding());
-    let w_stride = if scaling.by_group { int(scaling.stride(gemm.n as usize)) } else { 0 };
-    Fp8 { gemm, x_scales: x.scales, x_stride: x.stride, w_stride, w_shift: int(scaling.shift as usize) }
+    let w_stride = if scaling.by_group { int(scaling.stride(rows)) } else { 0 };
+    Scales { x: x.scales, x_stride: x.stride, w_stride, w_shift: int(scaling.shift as usize) }
 }
 
 #[cfg(test)]

@@ -268,10 +268,11 @@ impl Backend for Cuda {
         f: Activation,
         emit: ActSet,
     ) -> Act<Self> {
-        let gathered = self.gather_tokens(a, routing);
+        let gathered = self.gather_tokens(a, gemm::encoding(w.kind), routing);
         let act = self.activations(gathered.rows, w.rows / 2, emit);
-        let out = act.get(Encoding::Bf16).clone();
+        let out = self.bf16(&act, emit);
         self.gemm_experts(true, &gathered, w, routing, &out, f);
+        self.quantize(&out, &act, emit);
         act
     }
 

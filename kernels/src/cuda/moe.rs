@@ -5,10 +5,11 @@
 
 use tensor::{Act, ActSet, Activation, Encoding, RouteSpec, Routing};
 
+use super::act::{self, e4m3};
 use super::device::{Address, refused};
 use super::gemm::{self, TILE_N, TILE_ROWS};
-use super::params::{Experts, Gather, Gemm, Route, Sort, Sum};
-use super::weight::Weight;
+use super::params::{E4m3Rows, Experts, Fp8Experts, Gather, Gemm, Route, Sort, Sum};
+use super::weight::{Kind, Weight};
 use super::{Buf, Cuda, address, int};
 
 /// As `moe_route.cu` has them.
@@ -68,6 +69,14 @@ fn layout(routing: &Routing<Cuda>) -> (Sizes, Parts) {
     (sizes, sizes.parts(routing.buf.address()))
 }
 
+/// Where rows of any encoding lie, and their scales if they have any.
+fn rows(act: &Act<Cuda>, encoding: Encoding) -> E4m3Rows {
+    match encoding {
+        Encoding::Bf16 => E4m3Rows { codes: act.get(encoding).address(), ..E4m3Rows::NONE },
+        _ => e4m3(act, encoding),
+    }
+}
+
 impl Cuda {
     pub(super) fn route_tokens(&mut self, logits: &Buf, spec: RouteSpec) -> Routing<Self> {
         let tokens = logits.len() / spec.num_experts;
@@ -101,16 +110,22 @@ impl Cuda {
         routing
     }
 
-    /// The tokens of `a`, each in the rows of its experts.
-    pub(super) fn gather_tokens(&mut self, a: &Act<Self>, routing: &Routing<Self>) -> Act<Self> {
+    /// The tokens of `a`, each in the rows of its experts, as `encoding`.
+    pub(super) fn gather_tokens(&mut self, a: &Act<Self>, encoding: Encoding, routing: &Routing<Self>) -> Act<Self> {
         let (sizes, parts) = layout(routing);
-        let gathered = self.activations(sizes.rows(), a.cols, ActSet::of(Encoding::Bf16));
+        let gathered = self.activations(sizes.rows(), a.cols, ActSet::of(encoding));
+        let (from, to) = (rows(a, encoding), rows(&gathered, encoding));
         let params = Gather {
-            x: a.get(Encoding::Bf16).address(),
+            x: from.codes,
+            scales: from.scales,
             order: parts.order,
             tiles: parts.tiles,
-            out: gathered.get(Encoding::Bf16).address(),
-            cols: int(a.cols),
+            out: to.codes,
+            out_scales: to.scales,
+            chunks: int(act::row_bytes(encoding, a.cols) / 16),
+            groups: int(act::num_scales(encoding, a.cols)),
+            from_stride: from.stride,
+            to_stride: to.stride,
             tile_rows: int(sizes.tile_rows),
             top_k: int(routing.spec.top_k),
         };
@@ -137,7 +152,7 @@ impl Cuda {
         let (name, shared_bytes) = gemm::experts_kernel(w.kind, is_glu, sizes.size);
         let params = Experts {
             gemm: Gemm {
-                x: a.get(Encoding::Bf16).address(),
+                x: a.get(gemm::encoding(w.kind)).address(),
                 w: w.data.address(),
                 meta: address(w.meta.as_ref()),
                 bias: 0,
@@ -157,7 +172,13 @@ impl Cuda {
             meta_bytes: w.meta.as_ref().map_or(0, |meta| meta.bytes() / w.experts) as u64,
         };
         let grid = [w.rows.div_ceil(TILE_N), sizes.max_tiles, 1];
-        self.launch(name, grid, 128, shared_bytes, &params);
+        match w.kind {
+            Kind::Fp8(scaling) => {
+                let scales = gemm::scales(a, w.rows, scaling);
+                self.launch(name, grid, 128, shared_bytes, &Fp8Experts { experts: params, scales });
+            }
+            _ => self.launch(name, grid, 128, shared_bytes, &params),
+        }
     }
 
     /// `onto [T, cols] +=` the weighted rows of `y` of each token.

@@ -78,7 +78,11 @@ params! {
     /// `permute.cu`
     Permute { x: Address, order: Address, y: Address, cols: i32, }
     /// `gemm_fp8.cu`
-    Fp8 { gemm: Gemm, x_scales: Address, x_stride: i32, w_stride: i32, w_shift: i32, }
+    Scales { x: Address, x_stride: i32, w_stride: i32, w_shift: i32, }
+    /// `gemm_fp8.cu`
+    Fp8 { gemm: Gemm, scales: Scales, }
+    /// `gemm_fp8.cu`
+    Fp8Experts { experts: Experts, scales: Scales, }
     /// `attention_rows.cuh`
     Attention {
         rope: RopeWrite,
@@ -121,10 +125,15 @@ params! {
     /// `moe_rows.cu`
     Gather {
         x: Address,
+        scales: Address,
         order: Address,
         tiles: Address,
         out: Address,
-        cols: i32,
+        out_scales: Address,
+        chunks: i32,
+        groups: i32,
+        from_stride: i32,
+        to_stride: i32,
         tile_rows: i32,
         top_k: i32,
     }

@@ -55,14 +55,14 @@ pub(super) fn pack(parts: &[Stored<'_>], role: Role) -> Result<Packed, LoadError
     match role {
         Role::Experts => stack(parts, 1, Role::Row),
         Role::ExpertsGlu => stack(parts, 2, Role::Glu),
-        _ => matrix(parts, role, Kind::of),
+        _ => matrix(parts, role),
     }
 }
 
 /// A stack of experts, `each` parts of `role` one.
 fn stack(parts: &[Stored<'_>], each: usize, role: Role) -> Result<Packed, LoadError> {
-    let mut experts = parts.chunks(each).map(|parts| matrix(parts, role, Kind::of_expert));
-    let mut stack = experts.next().unwrap_or_else(|| matrix(parts, role, Kind::of_expert))?;
+    let mut experts = parts.chunks(each).map(|parts| matrix(parts, role));
+    let mut stack = experts.next().unwrap_or_else(|| matrix(parts, role))?;
     for expert in experts {
         let expert = expert?;
         if (expert.rows, expert.cols, expert.kind) != (stack.rows, stack.cols, stack.kind) {
@@ -85,17 +85,13 @@ fn stack(parts: &[Stored<'_>], each: usize, role: Role) -> Result<Packed, LoadEr
 }
 
 /// Packs one matrix: in codes where all of them are coded in one way that the kernels have, else as bf16 `[N, K]`.
-fn matrix(
-    parts: &[Stored<'_>],
-    role: Role,
-    kind_of: impl Fn(&[Stored<'_>], usize, usize, Role) -> Kind,
-) -> Result<Packed, LoadError> {
+fn matrix(parts: &[Stored<'_>], role: Role) -> Result<Packed, LoadError> {
     let cols = LIMITS.check(parts, role)?;
     let rows: Vec<(&Stored<'_>, usize)> = match role {
         Role::Glu => (0..parts[0].rows).step_by(GLU_ROWS).flat_map(|first| pair_rows(parts, first)).collect(),
         _ => parts.iter().flat_map(|part| (0..part.rows).map(move |row| (part, row))).collect(),
     };
-    let kind = kind_of(parts, rows.len(), cols, role);
+    let kind = Kind::of(parts, rows.len(), cols, role);
     let order = if let Kind::Int4(_) = kind { int4::order(&parts[0]) } else { Vec::new() };
     let (data, meta) = match kind {
         Kind::Bf16 => (dense(&rows, cols), Vec::new()),

@@ -129,19 +129,22 @@ impl<B: Backend> Layer<B> {
 
     /// The attended rows of the step's tokens.
     pub fn forward(&mut self, b: &mut B) -> B::Buf {
+        let act = self.attend(b, B::wants(&self.same));
+        b.linear(&act, &self.same, None)
+    }
+
+    pub fn attend(&mut self, b: &mut B, emit: ActSet) -> Act<B> {
         let x = b.embed(&self.table, 1.0);
         let norm = NormSpec { gain: self.ones.clone(), eps: 1e-5, size: HIDDEN };
         let act = b.norm(&x, &norm, B::wants(&self.qkv));
         let rows = b.linear(&act, &self.qkv, None);
-        let wanted = B::wants(&self.same);
-        let act = match self.apart {
+        match self.apart {
             true => {
                 let q = b.rope_write(&rows, &self.qkv_spec, &mut self.cache, 1);
-                b.attend(&q, &self.attn_spec, &self.cache, 1, wanted)
+                b.attend(&q, &self.attn_spec, &self.cache, 1, emit)
             }
-            false => b.rope_attend(&rows, &self.qkv_spec, &self.attn_spec, &mut self.cache, 1, wanted),
-        };
-        b.linear(&act, &self.same, None)
+            false => b.rope_attend(&rows, &self.qkv_spec, &self.attn_spec, &mut self.cache, 1, emit),
+        }
     }
 }
 

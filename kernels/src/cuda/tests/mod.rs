@@ -3,6 +3,7 @@
 
 mod attention;
 mod dense;
+mod emit;
 mod experts;
 mod fp8;
 mod graphs;

@@ -44,14 +44,6 @@ impl Kind {
         if fits && parts.iter().all(|part| kind.holds(part.format)) { kind } else { Self::Bf16 }
     }
 
-    /// The same for one of many experts, which have no kernels of FP8.
-    pub fn of_expert(parts: &[Stored<'_>], rows: usize, cols: usize, role: Role) -> Self {
-        match Self::of(parts, rows, cols, role) {
-            Self::Fp8(_) => Self::Bf16,
-            kind => kind,
-        }
-    }
-
     fn holds(self, format: Format) -> bool {
         match self {
             Self::Bf16 => true,
