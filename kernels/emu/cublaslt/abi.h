@@ -18,7 +18,7 @@ enum Compute : int { SUMS_F32 = 68 };
 
 enum Operation : int { AS_IS = 0, TRANSPOSED = 1 };
 
-enum ScaleMode : int { SCALAR = 0, OUTER_VECTOR = 3 };
+enum ScaleMode : int { SCALAR = 0, OUTER_VECTOR = 3, VECTOR_128 = 4 };
 
 enum DescriptionAttribute : int {
     POINTER_MODE = 2,

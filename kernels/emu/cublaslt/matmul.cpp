@@ -9,6 +9,7 @@
 #include "emu_numbers.h"
 
 extern "C" int cuLaunchHostFunc(void* stream, void (*function)(void*), void* data);
+extern "C" int cuDeviceGetAttribute(int* value, int attribute, int device);
 extern "C" int cuMemGetAddressRange_v2(unsigned long long* base, size_t* bytes, unsigned long long address);
 
 namespace {
@@ -30,6 +31,27 @@ struct Product {
 
     uint64_t k() const { return how.transpose[0] == TRANSPOSED ? a.rows : a.columns; }
 };
+
+// Inputs under one scale of a mode.
+uint64_t inputs_per_scale(const Product& p) { return p.how.scale_mode[0] == VECTOR_128 ? 128 : p.k(); }
+
+uint64_t scale_groups(const Product& p) { return (p.k() + inputs_per_scale(p) - 1) / inputs_per_scale(p); }
+
+// What scales by row want, which only Hopper has.
+Status check_scales(const Product& p) {
+    constexpr int MAJOR_CAPABILITY = 75;
+    int major = 0;
+    if (cuDeviceGetAttribute(&major, MAJOR_CAPABILITY, 0) != 0 || major != 9) {
+        return refuse(NOT_SUPPORTED, "scales by row want compute capability 9.0");
+    }
+    if (p.how.scale_mode[0] == VECTOR_128 && (p.d.rows % 4 != 0 || p.d.columns % 4 != 0)) {
+        return refuse(NOT_SUPPORTED, "scales of 128 inputs lie in whole 16 bytes");
+    }
+    if (p.how.scales[0] == nullptr || p.how.scales[1] == nullptr) {
+        return refuse(INVALID_VALUE, "scales by row, but no pointer to them");
+    }
+    return SUCCESS;
+}
 
 size_t element_bytes(DataType type) { return type == F32 ? 4 : (type == BF16 ? 2 : 1); }
 
@@ -56,9 +78,9 @@ Status check(const Product& p) {
     if (p.how.compute != SUMS_F32 || p.how.scale_type != F32 || p.a.type != p.b.type || (p.d.type != F32 && p.d.type != BF16)) {
         return refuse(NOT_SUPPORTED, "these types are not multiplied");
     }
-    const bool outer = p.how.scale_mode[0] == OUTER_VECTOR;
+    const ScaleMode mode = p.how.scale_mode[0];
     if (p.a.type == BF16) {
-        return outer || p.how.scale_mode[1] == OUTER_VECTOR ? refuse(NOT_SUPPORTED, "bf16 has no scales") : SUCCESS;
+        return mode != SCALAR || p.how.scale_mode[1] != SCALAR ? refuse(NOT_SUPPORTED, "bf16 has no scales") : SUCCESS;
     }
     if (p.a.type != E4M3) {
         return refuse(NOT_SUPPORTED, "these types are not multiplied");
@@ -69,13 +91,10 @@ Status check(const Product& p) {
     if (p.k() % 16 != 0 || p.a.leading % 16 != 0 || p.b.leading % 16 != 0 || p.d.leading * element_bytes(p.d.type) % 16 != 0) {
         return refuse(NOT_SUPPORTED, "FP8 wants columns of whole 16 bytes");
     }
-    if (outer != (p.how.scale_mode[1] == OUTER_VECTOR) || (!outer && (p.how.scale_mode[0] != SCALAR || p.how.scale_mode[1] != SCALAR))) {
+    if (mode != p.how.scale_mode[1] || (mode != SCALAR && mode != OUTER_VECTOR && mode != VECTOR_128)) {
         return refuse(NOT_SUPPORTED, "these scale modes do not go together");
     }
-    if (outer && (p.how.scales[0] == nullptr || p.how.scales[1] == nullptr)) {
-        return refuse(INVALID_VALUE, "scales by row, but no pointer to them");
-    }
-    return SUCCESS;
+    return mode == SCALAR ? SUCCESS : check_scales(p);
 }
 
 // Whether the address has so many bytes behind it, and is aligned as tensor cores want it.
@@ -95,8 +114,9 @@ Status check_memory(const Product& p) {
     if (!is_device(p.a_data, p.a) || !is_device(p.b_data, p.b) || !is_device(p.c_data, p.d) || !is_device(p.d_data, p.d)) {
         return refuse(INVALID_VALUE, "a matrix is not aligned, or not in the device's memory");
     }
-    const bool outer = p.how.scale_mode[0] == OUTER_VECTOR;
-    if (outer && (!is_device(p.how.scales[0], p.d.rows * 4) || !is_device(p.how.scales[1], p.d.columns * 4))) {
+    const uint64_t groups = scale_groups(p);
+    if (p.how.scale_mode[0] != SCALAR &&
+        (!is_device(p.how.scales[0], groups * p.d.rows * 4) || !is_device(p.how.scales[1], groups * p.d.columns * 4))) {
         return refuse(INVALID_VALUE, "scales are not aligned, or not in the device's memory");
     }
     return SUCCESS;
@@ -106,20 +126,26 @@ void multiply(void* data) {
     const Product& p = *static_cast<const Product*>(data);
     const uint64_t a_step = p.how.transpose[0] == TRANSPOSED ? 1 : p.a.leading;
     const uint64_t b_step = p.how.transpose[1] == TRANSPOSED ? p.b.leading : 1;
-    const auto scale = [&](int of, uint64_t at) {
+    const uint64_t group = inputs_per_scale(p);
+    const auto scale = [&](int of, uint64_t at, uint64_t k) {
         const float* scales = p.how.scales[of];
-        return p.a.type != E4M3 || scales == nullptr ? 1.0f : scales[p.how.scale_mode[of] == OUTER_VECTOR ? at : 0];
+        const uint64_t row = k / group * (of == 0 ? p.d.rows : p.d.columns);
+        return p.a.type != E4M3 || scales == nullptr ? 1.0f : scales[p.how.scale_mode[of] == SCALAR ? 0 : row + at];
     };
     for (uint64_t column = 0; column < p.d.columns; column++) {
         for (uint64_t row = 0; row < p.d.rows; row++) {
             const uint64_t a_start = a_step == 1 ? row * p.a.leading : row;
             const uint64_t b_start = b_step == 1 ? column * p.b.leading : column;
             float sum = 0.0f;
-            for (uint64_t k = 0; k < p.k(); k++) {
-                sum += value(p.a_data, p.a.type, a_start + k * a_step) * value(p.b_data, p.b.type, b_start + k * b_step);
+            for (uint64_t first = 0; first < p.k(); first += group) {
+                float part = 0.0f;
+                for (uint64_t k = first; k < p.k() && k < first + group; k++) {
+                    part += value(p.a_data, p.a.type, a_start + k * a_step) * value(p.b_data, p.b.type, b_start + k * b_step);
+                }
+                sum += part * scale(0, row, first) * scale(1, column, first);
             }
             const size_t at = column * p.d.leading + row;
-            sum *= p.alpha * scale(0, row) * scale(1, column);
+            sum *= p.alpha;
             // What is multiplied by zero is not read: it may be anything.
             sum += p.beta == 0.0f ? 0.0f : p.beta * value(p.c_data, p.d.type, at);
             if (p.d.type == F32) {

@@ -31,7 +31,10 @@ const TRANSPOSED: i32 = 1;
 pub(super) enum Number {
     F32,
     Bf16,
+    /// With one scale a row.
     E4m3,
+    /// With one a row and 128 inputs.
+    E4m3G128,
 }
 
 /// y [rows, outputs] = x [rows, inputs] W^T, or added to it.
@@ -46,7 +49,7 @@ pub(super) struct Product {
     pub inputs: usize,
     pub x: Address,
     pub w: Address,
-    /// Of e4m3: f32, one a row, and one an output.
+    /// Of e4m3: f32, [rows] and [outputs], or [inputs / 128, rows] and [inputs / 128, outputs].
     pub x_scales: Address,
     pub w_scales: Address,
     pub y: Address,
@@ -93,6 +96,9 @@ impl CublasLt {
 
     /// Enqueues `product`, or returns false where the library has no way to compute it.
     pub fn multiply(&self, product: &Product) -> Result<bool, DeviceError> {
+        if !product.has_whole_scales() {
+            return Ok(false);
+        }
         let mut plans = self.plans.borrow_mut();
         let plan = plans.entry(Key::of(product)).or_insert_with_key(|key| self.plan(key, product).ok());
         let Some(plan) = plan else { return Ok(false) };
@@ -161,6 +167,13 @@ impl Drop for CublasLt {
     }
 }
 
+impl Product {
+    /// The library wants rows of scales of 128 inputs in whole 16 bytes.
+    fn has_whole_scales(&self) -> bool {
+        self.operands != Number::E4m3G128 || (self.rows.is_multiple_of(4) && self.outputs.is_multiple_of(4))
+    }
+}
+
 impl Key {
     fn of(product: &Product) -> Self {
         let &Product { operands, result, rows, outputs, inputs, .. } = product;
@@ -173,7 +186,17 @@ impl Number {
         match self {
             Self::F32 => sys::cudaDataType::CUDA_R_32F,
             Self::Bf16 => sys::cudaDataType::CUDA_R_16BF,
-            Self::E4m3 => sys::cudaDataType::CUDA_R_8F_E4M3,
+            Self::E4m3 | Self::E4m3G128 => sys::cudaDataType::CUDA_R_8F_E4M3,
+        }
+    }
+
+    /// How the scales of both operands lie, if they have any. Both modes are Hopper's alone.
+    fn scale_mode(self) -> Option<sys::cublasLtMatmulMatrixScale_t> {
+        use sys::cublasLtMatmulMatrixScale_t::*;
+        match self {
+            Self::E4m3 => Some(CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F),
+            Self::E4m3G128 => Some(CUBLASLT_MATMUL_MATRIX_SCALE_VEC128_32F),
+            Self::F32 | Self::Bf16 => None,
         }
     }
 }
@@ -197,10 +220,9 @@ impl Description {
         let this = Self(result::create_matmul_desc(f32_sums, sys::cudaDataType::CUDA_R_32F)?);
         this.set(CUBLASLT_MATMUL_DESC_TRANSA, &TRANSPOSED)?;
         this.set(CUBLASLT_MATMUL_DESC_TRANSB, &AS_IT_IS)?;
-        if operands == Number::E4m3 {
-            let one_a_row = sys::cublasLtMatmulMatrixScale_t::CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F;
-            this.set(CUBLASLT_MATMUL_DESC_A_SCALE_MODE, &one_a_row)?;
-            this.set(CUBLASLT_MATMUL_DESC_B_SCALE_MODE, &one_a_row)?;
+        if let Some(mode) = operands.scale_mode() {
+            this.set(CUBLASLT_MATMUL_DESC_A_SCALE_MODE, &mode)?;
+            this.set(CUBLASLT_MATMUL_DESC_B_SCALE_MODE, &mode)?;
         }
         Ok(this)
     }
@@ -208,7 +230,7 @@ impl Description {
     /// Names the scales of this product.
     fn point(&self, product: &Product) -> Result<(), CublasError> {
         use sys::cublasLtMatmulDescAttributes_t::*;
-        if product.operands == Number::E4m3 {
+        if product.operands.scale_mode().is_some() {
             self.set(CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, &product.w_scales)?;
             self.set(CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, &product.x_scales)?;
         }

@@ -33,7 +33,7 @@ impl Cuda {
         y: &Buf,
         f: Activation,
     ) -> bool {
-        if self.library.is_none() || a.rows <= OWN_ROWS || bias.is_some() || operands(w.kind).is_none() {
+        if self.library.is_none() || a.rows <= OWN_ROWS || bias.is_some() || operands(w).is_none() {
             return false;
         }
         let is_glu = matches!(out, Out::Glu);
@@ -57,17 +57,19 @@ impl Cuda {
     }
 }
 
-/// What cublasLt is asked to multiply; it has no way to scale by groups of gate and up.
-fn operands(kind: Kind) -> Option<Number> {
-    match kind {
+/// What cublasLt is asked to multiply. Its 128 x 128 blocks do not fit gate and up that alternate, but a scale an output and 128 inputs does;
+/// where both operands have one scale for all, tokens have none of their own.
+fn operands(w: &Weight) -> Option<Number> {
+    match w.kind {
         Kind::Bf16 => Some(Number::Bf16),
         Kind::Fp8(scaling) if !scaling.by_group => Some(Number::E4m3),
+        Kind::Fp8(_) if w.wide_scales.is_some() => Some(Number::E4m3G128),
         _ => None,
     }
 }
 
 fn product(out: Out, a: &Act<Cuda>, w: &Weight, y: &Buf) -> Product {
-    let operands = operands(w.kind).expect("the caller asked");
+    let operands = operands(w).expect("the caller asked");
     let encoding = encoding(w.kind);
     Product {
         operands,
@@ -77,8 +79,8 @@ fn product(out: Out, a: &Act<Cuda>, w: &Weight, y: &Buf) -> Product {
         inputs: w.cols,
         x: a.get(encoding).address(),
         w: w.data.address(),
-        x_scales: if operands == Number::E4m3 { e4m3(a, encoding).scales } else { 0 },
-        w_scales: address(w.meta.as_ref()),
+        x_scales: if operands == Number::Bf16 { 0 } else { e4m3(a, encoding).scales },
+        w_scales: address(w.wide_scales.as_ref().or(w.meta.as_ref())),
         y: y.address(),
         adds: matches!(out, Out::Add),
     }

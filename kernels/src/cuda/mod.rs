@@ -52,7 +52,7 @@ use sample::Sampler;
 use shape::{Shape, bucket};
 use staging::Loader;
 use upload::Uploaded;
-use weight::Packed;
+use weight::{Kind, Packed};
 
 pub use buf::Buf;
 pub use cache::Cache;
@@ -169,10 +169,16 @@ impl Backend for Cuda {
 
     fn pack(&mut self, parts: &[Stored<'_>], role: Role) -> Result<Weight, LoadError> {
         let Packed { rows, cols, experts, kind, data, meta, order } = weight::pack(parts, role)?;
+        let wide_scales = match kind {
+            Kind::Fp8(scaling) if self.library.is_some() && scaling.encoding() == Encoding::E4m3G128 => {
+                Some(self.resident(&scaling.widened(&meta, rows))?)
+            }
+            _ => None,
+        };
         let meta = if meta.is_empty() { None } else { Some(self.resident(&meta)?) };
         let order = if order.is_empty() { None } else { Some(self.resident(&order)?) };
         let (splits, data) = (gemm::splits(rows, cols), self.resident(&data)?);
-        Ok(Weight { rows, cols, experts, kind, splits, data, meta, order })
+        Ok(Weight { rows, cols, experts, kind, splits, data, meta, wide_scales, order })
     }
 
     fn vector(&mut self, values: &[f32]) -> Result<Buf, LoadError> {

@@ -32,6 +32,8 @@ pub struct Weight {
     pub(super) data: Buf,
     /// Scales, where it is coded.
     pub(super) meta: Option<Buf>,
+    /// Scales `[cols / 128, rows]` of FP8 in blocks, for cublasLt.
+    pub(super) wide_scales: Option<Buf>,
     /// The order that the inputs are to be brought into, where the columns are not in theirs.
     pub(super) order: Option<Buf>,
 }

@@ -14,25 +14,55 @@ fn gpu_with_library(test: &str) -> Option<Cuda> {
     Some(cuda)
 }
 
+/// Whether the card is one on which the library scales FP8 by row.
+fn scales_rows(cuda: &Cuda) -> bool {
+    cuda.describe().contains("compute capability 9.")
+}
+
+/// What a layer's weights are.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Coding {
+    Bf16,
+    /// FP8 with a scale an output.
+    Outputs,
+    /// With one a block of 128 x 128.
+    Blocks,
+}
+
+impl Coding {
+    /// Elements and scales of a matrix.
+    fn encode(self, values: &[f32], cols: usize) -> (Format, Vec<u8>, Option<OwnedScales>) {
+        match self {
+            Self::Bf16 => (Format::Bf16, quant::quantize(Format::Bf16, values).unwrap(), None),
+            Self::Outputs => {
+                let (bytes, scales) = quant::fp8_e4m3::quantize_rows(values, cols);
+                (Format::Fp8E4m3, bytes, Some(scales))
+            }
+            Self::Blocks => {
+                let blocks = (values.len() / cols).div_ceil(128) * cols.div_ceil(128);
+                let scales = (0..blocks).map(|block| 0.001 * (1 + block % 3) as f32).collect();
+                let values: Vec<f32> = values.iter().map(|x| x * 200.0).collect();
+                let bytes = quant::quantize(Format::Fp8E4m3, &values).unwrap();
+                (Format::Fp8E4m3, bytes, Some(OwnedScales::new(128, 128, scales)))
+            }
+        }
+    }
+}
+
 /// One layer's kinds of products: stored, gated, added.
-fn layer(cuda: &mut Cuda, format: Format, tokens: usize) -> Vec<f32> {
-    let (hidden, ffn) = (128, 144);
+fn layer(cuda: &mut Cuda, coding: Coding, tokens: usize) -> Vec<f32> {
+    let (hidden, ffn) = (256, 272);
     let mut random = Random::new(4);
     let mut weight = |cuda: &mut Cuda, parts: usize, rows: usize, cols: usize, role: Role| {
-        let values: Vec<f32> = values(&mut random, parts * rows * cols).iter().map(|x| x * 0.1).collect();
-        let (bytes, scales) = match format {
-            Format::Fp8E4m3 => quant::fp8_e4m3::quantize_rows(&values, cols),
-            _ => (quant::quantize(format, &values).unwrap(), OwnedScales::new(1, cols, Vec::new())),
-        };
-        let part_scales: Vec<_> = (0..parts)
-            .map(|part| {
-                let own = if scales.values.is_empty() { &[] } else { &scales.values[part * rows..][..rows] };
-                OwnedScales::new(1, cols, own.to_vec())
+        let encoded: Vec<_> = (0..parts)
+            .map(|_| {
+                let values: Vec<f32> = values(&mut random, rows * cols).iter().map(|x| x * 0.1).collect();
+                coding.encode(&values, cols)
             })
             .collect();
-        let parts = bytes.chunks(bytes.len() / parts).zip(&part_scales).map(|(bytes, scales)| {
-            let stored = Stored::new(rows, cols, format, bytes).unwrap();
-            if format == Format::Fp8E4m3 { stored.with_scales(scales.borrow()).unwrap() } else { stored }
+        let parts = encoded.iter().map(|(format, bytes, scales)| {
+            let stored = Stored::new(rows, cols, *format, bytes).unwrap();
+            scales.as_ref().map_or(stored, |scales| stored.with_scales(scales.borrow()).unwrap())
         });
         cuda.pack(&parts.collect::<Vec<_>>(), role).unwrap()
     };
@@ -56,14 +86,22 @@ fn layer(cuda: &mut Cuda, format: Format, tokens: usize) -> Vec<f32> {
 
 #[test]
 fn the_library_agrees_where_it_is_asked() {
-    for (format, tokens) in [(Format::Bf16, 64), (Format::Bf16, 65), (Format::Fp8E4m3, 131)] {
+    for (coding, tokens, expected_plans) in [
+        (Coding::Bf16, 64, 0),
+        (Coding::Bf16, 65, 3),
+        (Coding::Outputs, 131, 3),
+        (Coding::Blocks, 132, 3),
+        // Scales of groups lie in whole 16 bytes.
+        (Coding::Blocks, 131, 0),
+    ] {
         let Some(mut cuda) = gpu_with_library("the_library_agrees_where_it_is_asked") else { return };
         let mut own = gpu("a second context").expect("there was a first");
-        let (expected, found) = (layer(&mut own, format, tokens), layer(&mut cuda, format, tokens));
+        let (expected, found) = (layer(&mut own, coding, tokens), layer(&mut cuda, coding, tokens));
         // A gate and its unit pass through bf16 or FP8 on the way.
-        check_close(&format!("{format}, {tokens}"), &found, &expected, Tolerance { absolute: 0.05, relative: 0.02 });
+        check_close(&format!("{coding:?}, {tokens}"), &found, &expected, Tolerance { absolute: 0.05, relative: 0.02 });
         let asked = cuda.library.as_ref().expect("it is there").num_plans();
-        assert_eq!(asked, if tokens > 64 { 3 } else { 0 }, "{format}, {tokens}");
+        let has_way = coding == Coding::Bf16 || scales_rows(&cuda);
+        assert_eq!(asked, if has_way { expected_plans } else { 0 }, "{coding:?}, {tokens}");
     }
 }
 
@@ -86,7 +124,11 @@ fn a_product_that_the_library_refuses_is_left_to_others() {
         adds: false,
     };
     let library = cuda.library.as_ref().expect("it is there");
+    let groups = cublaslt::Product { operands: cublaslt::Number::E4m3G128, inputs: 32, ..product };
     assert!(!library.multiply(&product).unwrap(), "24 columns of bytes are no whole 16");
-    assert!(library.multiply(&cublaslt::Product { inputs: 32, ..product }).unwrap());
-    assert_eq!(library.num_plans(), 1);
+    assert!(!library.multiply(&groups).unwrap(), "65 scales are no whole 16 bytes");
+    assert_eq!(library.num_plans(), 0);
+    let has_way = scales_rows(&cuda);
+    assert_eq!(library.multiply(&cublaslt::Product { inputs: 32, ..product }).unwrap(), has_way);
+    assert_eq!(library.multiply(&cublaslt::Product { rows: 68, ..groups }).unwrap(), has_way);
 }

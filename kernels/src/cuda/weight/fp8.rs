@@ -50,6 +50,17 @@ impl Scaling {
         if self.by_group && self.shift > 0 { Encoding::E4m3G128 } else { Encoding::E4m3Token }
     }
 
+    /// `scales` of a weight in blocks as cublasLt wants them: `[groups, rows]`.
+    pub fn widened(self, scales: &[u8], rows: usize) -> Vec<u8> {
+        let one = |group: &[u8], row: usize| -> [u8; 4] {
+            group[(row >> self.shift) * 4..][..4].try_into().expect("four bytes")
+        };
+        scales
+            .chunks_exact(self.stride(rows) * 4)
+            .flat_map(|group| (0..rows).flat_map(move |row| one(group, row)))
+            .collect()
+    }
+
     fn groups(self, cols: usize) -> usize {
         if self.by_group { cols.div_ceil(GROUP) } else { 1 }
     }
