@@ -89,8 +89,9 @@ fn matmul(bench: &mut Bench<'_>, format: Format, shape: Shape, rows: usize) {
         Encoding::Int16G32 => 2.0,
         _ => 0.0,
     };
-    let f32_macs = if encoding == Encoding::F32 { macs } else { 0.0 };
-    let bound = Bound { int8_macs: planes * macs, f32_macs, bytes: bytes.len() as f64 };
+    let of = |wanted: Encoding| if encoding == wanted { macs } else { 0.0 };
+    let (bf16_macs, f32_macs) = (of(Encoding::Bf16), of(Encoding::F32));
+    let bound = Bound { int8_macs: planes * macs, bf16_macs, f32_macs, bytes: bytes.len() as f64 };
     let (mut calls, mut act) = (0, None);
     let name = format!("{format} {outputs}x{cols} M={rows}");
     bench.run(&name, &bound, &mut cpu, &StepInputs::default(), &mut |b| {
@@ -168,7 +169,7 @@ fn attention(bench: &mut Bench<'_>, name: &str, inputs: &StepInputs, queries: f6
     let kv_bytes = inputs.seq_lens.iter().map(|&len| len as usize).sum::<usize>() * KV_HEADS * HEAD_DIM * 4;
     let bound = match attend {
         true => {
-            Bound { f32_macs: 2.0 * queries * (HEADS * HEAD_DIM) as f64, bytes: kv_bytes as f64, ..Bound::default() }
+            Bound { bf16_macs: 2.0 * queries * (HEADS * HEAD_DIM) as f64, bytes: kv_bytes as f64, ..Bound::default() }
         }
         false => Bound { bytes: (qkv_bytes(inputs.num_tokens())) as f64, ..Bound::default() },
     };

@@ -7,8 +7,9 @@ use kernels::cpu::Peaks;
 /// Work of one call.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Bound {
-    /// Multiply-adds of bytes (activations in two planes cost two each), and of floats.
+    /// Multiply-adds of bytes (activations in two planes cost two each), of bf16, and of f32.
     pub int8_macs: f64,
+    pub bf16_macs: f64,
     pub f32_macs: f64,
     /// Bytes that come from memory where no cache holds them.
     pub bytes: f64,
@@ -22,12 +23,15 @@ pub struct Timed {
 
 impl Bound {
     pub fn macs(&self) -> f64 {
-        self.int8_macs + self.f32_macs
+        self.int8_macs + self.bf16_macs + self.f32_macs
     }
 
     /// The least time that arithmetic takes.
     pub fn compute_seconds(&self, peaks: &Peaks) -> f64 {
-        self.int8_macs / peaks.int8_gmacs / 1e9 + self.f32_macs / peaks.f32_gmacs / 1e9
+        let seconds = |macs: f64, gmacs: f64| macs / gmacs / 1e9;
+        seconds(self.int8_macs, peaks.int8_gmacs)
+            + seconds(self.bf16_macs, peaks.bf16_gmacs)
+            + seconds(self.f32_macs, peaks.f32_gmacs)
     }
 
     /// The least time that reading memory takes.
@@ -58,8 +62,8 @@ mod tests {
 
     #[test]
     fn a_report_names_both_limits() {
-        let peaks = Peaks { int8_gmacs: 400.0, f32_gmacs: 100.0, read_gbs: 20.0 };
-        let bound = Bound { int8_macs: 4e6, f32_macs: 0.0, bytes: 1e6 };
+        let peaks = Peaks { int8_gmacs: 400.0, bf16_gmacs: 200.0, f32_gmacs: 100.0, read_gbs: 20.0 };
+        let bound = Bound { int8_macs: 4e6, bytes: 1e6, ..Bound::default() };
         let line = Timed { best: Duration::from_micros(100) }.report("x", &bound, &peaks);
         assert!(line.contains("40.0 GMAC/s   10% of compute    10.0 GB/s   50% of DRAM"), "{line}");
     }

@@ -47,7 +47,8 @@ const WEIGHT_ONLY: [&str; 4] = ["W4A16", "W4A16_ASYM", "GPTQ_W4A16", "AWQ_W4A16"
 fn weights_of_four_bits_are_as_the_reference_reads_them() {
     for scheme in WEIGHT_ONLY {
         check(Device::Reference, scheme, 1e-5);
-        check(Device::Cpu, scheme, 5e-3);
+        // Embedding and head are bf16, and there so are the CPU's activations.
+        check(Device::Cpu, scheme, 0.015);
         if let Some(gpu) = Device::gpu("weights_of_four_bits_are_as_the_reference_reads_them") {
             check(gpu, scheme, 0.05);
         }
@@ -97,7 +98,7 @@ fn fp8_in_blocks_is_close_to_its_weights_in_f32() {
     let stored = Checkpoint::open(&testkit::quantized("FP8_BLOCK")).expect("the fixture");
     let plain = dequantized(&stored);
     let expected = all(Device::Reference.load(&plain, options(Device::Reference)).as_mut(), &golden.input_ids);
-    for (device, bound) in [(Device::Reference, 0.4), (Device::Cpu, 5e-5)] {
+    for (device, bound) in [(Device::Reference, 0.4), (Device::Cpu, 0.04)] {
         let actual = all(device.run(&stored, options(device)).as_mut(), &golden.input_ids);
         let worst = distance(&actual, &expected);
         assert!(worst <= bound, "{device:?}: off by {worst}, but {bound} is the bound");

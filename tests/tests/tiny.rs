@@ -1,9 +1,12 @@
 //! Tiny checkpoints of each family against HF transformers' f32 run of the same weights.
 
+use std::path::Path;
+
 use runner::RunnerOptions;
 use tensor::KvDtype;
 use testkit::{TinyGolden, Tolerance, check_close};
 use tests::{Device, Driver, Request, distributions, log_softmax, open_as_golden};
+use weights::Checkpoint;
 
 const FAMILIES: &[&str] = &["llama", "llama3rope", "mistral", "mixtral", "qwen2", "qwen3", "qwen3_moe"];
 
@@ -14,12 +17,29 @@ fn options(kv_dtype: KvDtype) -> RunnerOptions {
     RunnerOptions { kv_cache_memory: Some(4 << 20), kv_dtype, ..RunnerOptions::default() }
 }
 
+fn as_stored(family: &str) -> Checkpoint {
+    open_as_golden(&testkit::tiny(family))
+}
+
+/// The same weights in f32, where the CPU rounds no activations; in a folder of `test`'s own.
+fn in_f32(family: &str, test: &str) -> Checkpoint {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(test).join(family);
+    testkit::widen(&testkit::tiny(family), &folder);
+    open_as_golden(&folder)
+}
+
 /// The whole distribution at every position but the last, by way of prompt log probabilities.
 /// `close_calls` positions may differ.
-fn check_distributions(device: Device, family: &str, kv_dtype: KvDtype, tolerance: Tolerance, mut close_calls: usize) {
-    let folder = testkit::tiny(family);
-    let golden = TinyGolden::load(&folder);
-    let mut executor = device.run(&open_as_golden(&folder), options(kv_dtype));
+fn check_distributions(
+    device: Device,
+    checkpoint: &Checkpoint,
+    family: &str,
+    kv_dtype: KvDtype,
+    tolerance: Tolerance,
+    mut close_calls: usize,
+) {
+    let golden = TinyGolden::load(&testkit::tiny(family));
+    let mut executor = device.run(checkpoint, options(kv_dtype));
     let vocab_size = golden.logits.len() / (2 * 40);
     for (prompt, logits) in golden.input_ids.iter().zip(golden.logits.chunks(40 * vocab_size)) {
         let positions = distributions(executor.as_mut(), prompt, vocab_size);
@@ -44,8 +64,10 @@ fn close_calls(family: &str) -> usize {
 #[test]
 fn distributions_equal_the_references() {
     for family in FAMILIES {
+        let checkpoint = in_f32(family, "distributions");
         for device in Device::EXACT {
-            check_distributions(device, family, KvDtype::F32, Tolerance { absolute: 1e-5, relative: 0.0 }, 0);
+            let tolerance = Tolerance { absolute: 1e-5, relative: 0.0 };
+            check_distributions(device, &checkpoint, family, KvDtype::F32, tolerance, 0);
         }
     }
 }
@@ -54,7 +76,17 @@ fn distributions_equal_the_references() {
 fn a_bf16_cache_stays_close() {
     for family in FAMILIES {
         let tolerance = Tolerance { absolute: 0.02, relative: 0.0 };
-        check_distributions(Device::Cpu, family, KvDtype::Bf16, tolerance, close_calls(family));
+        let checkpoint = in_f32(family, "bf16-cache");
+        check_distributions(Device::Cpu, &checkpoint, family, KvDtype::Bf16, tolerance, close_calls(family));
+    }
+}
+
+/// On the CPU activations are bf16 too where weights are.
+#[test]
+fn bf16_weights_stay_close() {
+    for family in FAMILIES {
+        let tolerance = Tolerance { absolute: 0.05, relative: 0.0 };
+        check_distributions(Device::Cpu, &as_stored(family), family, KvDtype::F32, tolerance, close_calls(family));
     }
 }
 
@@ -70,7 +102,7 @@ fn an_fp8_cache_stays_within_a_bound() {
             continue;
         }
         let tolerance = Tolerance { absolute: 0.3, relative: 0.0 };
-        check_distributions(device, family, KvDtype::Fp8, tolerance, close_calls(family));
+        check_distributions(device, &as_stored(family), family, KvDtype::Fp8, tolerance, close_calls(family));
     }
 }
 
@@ -79,18 +111,18 @@ fn a_gpu_stays_close() {
     let Some(gpu) = Device::gpu("a_gpu_stays_close") else { return };
     for family in FAMILIES {
         let tolerance = Tolerance { absolute: 0.05, relative: 0.0 };
-        check_distributions(gpu, family, KvDtype::Auto, tolerance, close_calls(family));
+        check_distributions(gpu, &as_stored(family), family, KvDtype::Auto, tolerance, close_calls(family));
     }
 }
 
 #[test]
 fn greedy_tokens_equal_the_references() {
     for family in FAMILIES {
+        let checkpoint = in_f32(family, "greedy");
         for device in Device::EXACT {
-            let folder = testkit::tiny(family);
-            let golden = TinyGolden::load(&folder);
+            let golden = TinyGolden::load(&testkit::tiny(family));
             let (prompt, expected) = golden.greedy.split_at(12);
-            let mut executor = device.run(&open_as_golden(&folder), options(KvDtype::F32));
+            let mut executor = device.run(&checkpoint, options(KvDtype::F32));
             let tokens = Driver::new(executor.as_mut()).generate(&[Request::greedy(prompt.to_vec(), expected.len())]);
             assert_eq!(tokens[0], expected, "{device:?} {family}");
         }

@@ -10,7 +10,7 @@ pub use close::{Tolerance, check_close};
 pub use golden::{ChatGolden, TextGolden, TinyGolden};
 pub use model::{default_model, skip};
 pub use random::Random;
-pub use write::write_f32;
+pub use write::{widen, write_f32};
 
 use std::path::{Path, PathBuf};
 

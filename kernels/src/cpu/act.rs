@@ -1,4 +1,4 @@
-//! Activations as matmuls read them: f32, or integers with a scale a group of 32.
+//! Activations as matmuls read them: f32, bf16, or integers with a scale a group of 32.
 //!
 //! Integers are held in planes of signed bytes: one of 8 bits (`Int8G32`), or two of 15 (`Int16G32`: `128 * high + low`, low from
 //! -64 to 63), which a matmul multiplies one after the other, exactly. `[rows, cols]` of them: bytes `[rows, cols / 32, planes, 32]`,
@@ -28,6 +28,7 @@ pub(super) const fn planes(encoding: Encoding) -> usize {
 pub(super) fn bytes(encoding: Encoding, rows: usize, cols: usize) -> usize {
     match encoding {
         Encoding::F32 => rows * cols * 4,
+        Encoding::Bf16 => rows * cols * 2,
         coded => rows * cols * planes(coded) + 4 * rows * (cols / GROUP) * 4,
     }
 }
@@ -58,18 +59,36 @@ impl Codes {
     }
 }
 
-/// Where an op puts a row's results: in each encoding asked for.
+/// Where rows of `cols` lie, in each encoding that they have.
 #[derive(Clone, Copy)]
-pub(super) struct Emit {
+pub(super) struct Encoded {
     pub cols: usize,
     pub f32: Option<*mut f32>,
+    pub bf16: Option<*mut u16>,
     pub codes: Option<Codes>,
 }
 
-// SAFETY: tiles write disjoint rows or disjoint groups of columns.
-unsafe impl Sync for Emit {}
+// SAFETY: who writes, writes disjoint rows or disjoint groups of columns.
+unsafe impl Sync for Encoded {}
 
-impl Emit {
+impl Encoded {
+    pub fn nowhere(cols: usize) -> Self {
+        Self { cols, f32: None, bf16: None, codes: None }
+    }
+
+    /// And in `encoding`, at `base`.
+    ///
+    /// # Safety
+    /// `base` holds `bytes(encoding, rows, cols)`.
+    pub unsafe fn with(self, encoding: Encoding, base: *mut f32, rows: usize) -> Self {
+        match encoding {
+            Encoding::F32 => Self { f32: Some(base), ..self },
+            Encoding::Bf16 => Self { bf16: Some(base.cast()), ..self },
+            // SAFETY: as the caller vouches.
+            coded => Self { codes: Some(unsafe { Codes::at(base, coded, rows, self.cols) }), ..self },
+        }
+    }
+
     /// Puts columns `col .. col + 32` of `row`.
     ///
     /// # Safety
@@ -78,10 +97,8 @@ impl Emit {
     pub unsafe fn put32<S: Simd>(&self, row: usize, col: usize, a: S::F, b: S::F) {
         // SAFETY: within the rows and columns that the caller vouches for.
         unsafe {
-            if self.f32.is_some() {
-                self.put16::<S>(row, col, a);
-                self.put16::<S>(row, col + LANES, b);
-            }
+            self.put16::<S>(row, col, a);
+            self.put16::<S>(row, col + LANES, b);
             if let Some(codes) = self.codes {
                 let group = row * (self.cols / GROUP) + col / GROUP;
                 match codes.planes {
@@ -92,15 +109,21 @@ impl Emit {
         }
     }
 
-    /// Puts columns `col .. col + 16` of `row`, where only f32 is asked for.
+    /// Puts columns `col .. col + 16` of `row`, as floats.
     ///
     /// # Safety
-    /// As for [`Emit::put32`].
+    /// As for [`Encoded::put32`].
     #[inline(always)]
     pub unsafe fn put16<S: Simd>(&self, row: usize, col: usize, a: S::F) {
-        if let Some(out) = self.f32 {
-            // SAFETY: as the caller vouches.
-            unsafe { S::store(out.add(row * self.cols + col), a) };
+        let at = row * self.cols + col;
+        // SAFETY: as the caller vouches.
+        unsafe {
+            if let Some(out) = self.f32 {
+                S::store(out.add(at), a);
+            }
+            if let Some(out) = self.bf16 {
+                S::store_bf16(out.add(at), a);
+            }
         }
     }
 
@@ -108,10 +131,13 @@ impl Emit {
     ///
     /// # Safety
     /// Both rows exist.
-    pub unsafe fn copy_row(&self, row: usize, from: &Emit, from_row: usize) {
+    pub unsafe fn copy_row(&self, row: usize, from: &Encoded, from_row: usize) {
         // SAFETY: the row's elements, on both sides.
         unsafe {
             if let (Some(to), Some(from)) = (self.f32, from.f32) {
+                copy(to, row, from, from_row, self.cols);
+            }
+            if let (Some(to), Some(from)) = (self.bf16, from.bf16) {
                 copy(to, row, from, from_row, self.cols);
             }
             if let (Some(to), Some(from)) = (&self.codes, &from.codes) {
@@ -152,7 +178,8 @@ unsafe fn copy<T>(to: *mut T, to_row: usize, from: *const T, from_row: usize, le
 
 /// Whether `set` can be emitted for this many columns.
 pub(super) fn fits(set: ActSet, cols: usize) -> bool {
-    cols.is_multiple_of(if set == ActSet::of(Encoding::F32) { LANES } else { GROUP })
+    let coded = set.iter().any(|encoding| !matches!(encoding, Encoding::F32 | Encoding::Bf16));
+    cols.is_multiple_of(if coded { GROUP } else { LANES })
 }
 
 /// 32 values to integers: the largest magnitude becomes 127 in the high plane; ties round to even.

@@ -1,23 +1,26 @@
 //! The register blocks of `matmul`: one reduction over k for each packing, the same whatever the block's shape.
 //!
-//! Coded kinds take groups of 32 ascending: integers exactly, then a multiply-add for each scale and one for the minimum.
+//! Coded kinds take groups of 32 ascending: integers exactly, then a multiply-add for each scale and one for the minimum. Bf16 takes
+//! pairs of k ascending.
 
-use super::act::{Codes, GROUP, LOW_BITS};
-use super::matmul::Input;
+use super::act::{Codes, Encoded, GROUP, LOW_BITS};
 use super::simd::{LANES, Simd};
 use super::weight::{Kind, STRIP, STRIP_COLS};
 
 /// The register block of one packing.
 pub(super) trait Block {
+    /// Whether sums wait for each other so long that eight of them do not keep the processor busy.
+    const LONG_CHAINS: bool = false;
+
     /// `R` rows from `row` on against `T` tiles of a strip, whose first record or vector is at `w`; row `i`, tile `j` goes to
     /// `out + i * 64 + j * 16`.
     ///
     /// # Safety
-    /// All of them exist, and `input` is of the kind that the packing wants.
+    /// All of them exist, and `input` is in the encoding that the packing wants.
     unsafe fn block<S: Simd, const R: usize, const T: usize>(
         w: *const u8,
         cols: usize,
-        input: Input,
+        input: &Encoded,
         row: usize,
         out: *mut f32,
     );
@@ -27,7 +30,8 @@ pub(super) trait Block {
 pub(super) struct W4<const WIDE: bool>;
 /// Bytes with what [`EXTRA`](W8) says: nothing, a minimum, or a scale of the second half.
 pub(super) struct W8<const EXTRA: u8>;
-pub(super) struct Bf16;
+/// Pairs of bf16; with a scale for 32 of them where `SCALED`.
+pub(super) struct Pairs<const SCALED: bool>;
 pub(super) struct F16;
 pub(super) struct F32;
 
@@ -97,11 +101,11 @@ macro_rules! coded_block {
             unsafe fn block<S: Simd, const R: usize, const T: usize>(
                 w: *const u8,
                 cols: usize,
-                input: Input,
+                input: &Encoded,
                 row: usize,
                 out: *mut f32,
             ) {
-                let Input::Codes(x) = input else { unreachable!("codes want integers") };
+                let x = input.codes.expect("codes want integers");
                 // SAFETY: as the caller vouches.
                 unsafe {
                     match x.planes {
@@ -232,16 +236,77 @@ impl<const EXTRA: u8> W8<EXTRA> {
     }
 }
 
+impl<const SCALED: bool> Block for Pairs<SCALED> {
+    const LONG_CHAINS: bool = true;
+
+    #[inline(always)]
+    unsafe fn block<S: Simd, const R: usize, const T: usize>(
+        w: *const u8,
+        cols: usize,
+        input: &Encoded,
+        row: usize,
+        out: *mut f32,
+    ) {
+        let x = input.bf16.expect("bf16 weights want bf16");
+        // SAFETY: records, rows and pairs exist.
+        unsafe {
+            let x = x.add(row * cols).cast::<u32>().cast_const();
+            if !SCALED {
+                return store_block::<S, R, T>(&pairs::<S, R, T>(w, x, cols / 2, cols / 2), out);
+            }
+            let mut acc = [[S::splat(0.0); T]; R];
+            for group in 0..cols / GROUP {
+                let scales = w.add(group * Kind::Bf16Scaled.strip_bytes(GROUP));
+                let x = x.add(group * GROUP / 2);
+                let dots = pairs::<S, R, T>(scales.add(STRIP * LANES * 4), x, cols / 2, GROUP / 2);
+                for j in 0..T {
+                    let scale = S::load(scales.add(j * LANES * 4).cast());
+                    for i in 0..R {
+                        acc[i][j] = S::fma(dots[i][j], scale, acc[i][j]);
+                    }
+                }
+            }
+            store_block::<S, R, T>(&acc, out);
+        }
+    }
+}
+
+/// The sums of `count` pairs of `x`, whose rows are `stride` pairs apart.
+#[inline(always)]
+unsafe fn pairs<S: Simd, const R: usize, const T: usize>(
+    w: *const u8,
+    x: *const u32,
+    stride: usize,
+    count: usize,
+) -> [[S::F; T]; R] {
+    // SAFETY: as many pairs as the caller has of each.
+    unsafe {
+        let mut acc = [[S::splat(0.0); T]; R];
+        for pair in 0..count {
+            let w = w.add(pair * STRIP * 64);
+            ahead::<S, R>(w, T * 64);
+            let w: [S::B; T] = std::array::from_fn(|j| S::load_b(w.add(j * 64)));
+            for (i, acc) in acc.iter_mut().enumerate() {
+                let x = x.add(i * stride + pair).read_unaligned();
+                for (acc, &w) in acc.iter_mut().zip(&w) {
+                    *acc = S::dot_pairs(*acc, w, x);
+                }
+            }
+        }
+        acc
+    }
+}
+
 /// `k` ascending; `load` reads one k of one tile.
 #[inline(always)]
 unsafe fn dense<S: Simd, const R: usize, const T: usize>(
     load: impl Fn(usize, usize) -> S::F,
     cols: usize,
-    input: Input,
+    input: &Encoded,
     row: usize,
     out: *mut f32,
 ) {
-    let Input::F32(x) = input else { unreachable!("dense weights want f32") };
+    let x = input.f32.expect("dense weights want f32");
     // SAFETY: rows and columns exist.
     unsafe {
         let x = x.add(row * cols);
@@ -266,7 +331,7 @@ macro_rules! dense_block {
             unsafe fn block<S: Simd, const R: usize, const T: usize>(
                 w: *const u8,
                 cols: usize,
-                input: Input,
+                input: &Encoded,
                 row: usize,
                 out: *mut f32,
             ) {
@@ -279,6 +344,5 @@ macro_rules! dense_block {
     };
 }
 
-dense_block!(Bf16, u16, load_bf16);
 dense_block!(F16, u16, load_f16);
 dense_block!(F32, f32, load);

@@ -1,16 +1,17 @@
 //! `y = x W^T` for every packing and epilogue.
 //!
-//! A job is a strip of four tiles (64 outputs) and a chunk of rows. The strip's weights stay in the first-level cache
-//! while the rows stream past in register blocks of 4 x 2, 2 x 4 or 1 x 4 (rows x tiles), of 4 x 1 and less where registers are
-//! narrow. Each output is reduced over k in one order, whatever the block: groups ascending, within a group exact integers, or k
-//! ascending where weights are not coded. So a row's bits do not depend on its neighbours.
+//! A job is a strip of four tiles (64 outputs) and a chunk of rows, or a part of one. The strip's weights stay in the first-level cache
+//! while the rows stream past in register blocks of 4 x 2 (4 x 4 for bf16), 2 x 4 or 1 x 4 (rows x tiles), of 4 x 1 and less where
+//! registers are narrow. Each output is reduced over k in one order, whatever the block: groups ascending, within a group exact
+//! integers, or k ascending where weights are not coded. So a row's bits do not depend on its neighbours.
 
 use std::mem::MaybeUninit;
+use std::ops::Range;
 
 use tensor::Activation;
 
-use super::act::{Codes, Emit};
-use super::blocks::{Bf16, Block, F16, F32, HALVES, MIN, PLAIN, W4, W8};
+use super::act::Encoded;
+use super::blocks::{Block, F16, F32, HALVES, MIN, PLAIN, Pairs, W4, W8};
 use super::isa::{Isa, Op};
 use super::pool::Pool;
 use super::simd::{LANES, Simd};
@@ -29,13 +30,6 @@ pub(super) struct Tile {
     pub end: u32,
 }
 
-/// The input rows, in the encoding that the weight wants.
-#[derive(Clone, Copy)]
-pub(super) enum Input {
-    Codes(Codes),
-    F32(*const f32),
-}
-
 /// What becomes of the sums.
 #[derive(Clone, Copy)]
 pub(super) enum Epilogue {
@@ -44,16 +38,15 @@ pub(super) enum Epilogue {
     /// `out [rows, N] += y + bias`
     Add { out: *mut f32, bias: Option<*const f32> },
     /// Tiles alternate gate and up: emits `f(gate) * up`.
-    Glu { f: Activation, emit: Emit },
+    Glu { f: Activation, emit: Encoded },
 }
 
-/// One matmul; the inputs and `Epilogue` point to `rows` rows.
+/// One matmul; `input` and `epilogue` point to `rows` rows.
 #[derive(Clone, Copy)]
 pub(super) struct Matmul<'a> {
     pub weight: &'a Weight,
     /// In the encodings that the weight wants.
-    pub codes: Option<Codes>,
-    pub f32: Option<*const f32>,
+    pub input: Encoded,
     pub epilogue: Epilogue,
     pub rows: usize,
 }
@@ -65,18 +58,19 @@ impl Matmul<'_> {
     pub fn run(&self, pool: &Pool, isa: Isa) {
         let chunks = self.rows.div_ceil(CHUNK);
         for segment in &self.weight.segments {
-            pool.run(segment.strips() * chunks, &|job| {
-                let first_row = job % chunks * CHUNK;
+            let cut = Cut::of(segment.strips() * chunks, self.rows.min(CHUNK), pool.threads());
+            pool.run(cut.jobs(), &|idx| {
+                let (piece, rows) = cut.at(idx);
+                let first_row = piece % chunks * CHUNK;
                 let job = Job {
                     matmul: self,
                     segment,
-                    input: self.input(segment.kind),
-                    first_tile: job / chunks * STRIP,
-                    first_row,
-                    end_row: self.rows.min(first_row + CHUNK),
+                    first_tile: piece / chunks * STRIP,
+                    first_row: first_row + rows.start,
+                    end_row: self.rows.min(first_row + rows.end),
                 };
                 // SAFETY: `isa` was found available; the pointers hold `rows` rows, as whoever built the matmul checked.
-                unsafe { isa.run(job) };
+                unsafe { job.run_on(isa) };
             });
         }
     }
@@ -90,33 +84,74 @@ impl Matmul<'_> {
             let job = Job {
                 matmul: self,
                 segment,
-                input: self.input(segment.kind),
                 first_tile: job % strips * STRIP,
                 first_row: first as usize,
                 end_row: end as usize,
             };
             // SAFETY: as for `run`; the experts of a stack have equally many strips.
-            unsafe { isa.run(job) };
+            unsafe { job.run_on(isa) };
         });
     }
+}
 
-    fn input(&self, kind: Kind) -> Input {
-        if kind.is_coded() {
-            Input::Codes(self.codes.expect("the weight wants integers"))
-        } else {
-            Input::F32(self.f32.expect("the weight wants f32"))
+/// How pieces, each a strip and a chunk of rows, become jobs: one each, but for the last, whose rows are cut once more so that no
+/// thread waits long for another.
+struct Cut {
+    whole: usize,
+    cut: usize,
+    parts: usize,
+    /// Rows of a part.
+    part_rows: usize,
+}
+
+impl Cut {
+    fn of(pieces: usize, rows: usize, threads: usize) -> Self {
+        let cut = pieces.min(threads + pieces % threads);
+        let parts = threads.min(rows / MAX_ROWS).max(1);
+        Self { whole: pieces - cut, cut, parts, part_rows: rows.div_ceil(parts).next_multiple_of(MAX_ROWS) }
+    }
+
+    fn jobs(&self) -> usize {
+        self.whole + self.cut * self.parts
+    }
+
+    /// The piece of a job, and its rows, counted from the first of the chunk.
+    fn at(&self, job: usize) -> (usize, Range<usize>) {
+        match job.checked_sub(self.whole) {
+            None => (job, 0..CHUNK),
+            Some(job) => {
+                let first = job % self.parts * self.part_rows;
+                (self.whole + job / self.parts, first..first + self.part_rows)
+            }
         }
     }
 }
 
-/// A strip of tiles and a chunk of rows.
+/// A strip of tiles and some rows.
 struct Job<'a> {
     matmul: &'a Matmul<'a>,
     segment: &'a Segment,
-    input: Input,
     first_tile: usize,
     first_row: usize,
     end_row: usize,
+}
+
+/// A job whose weights are pairs of bf16.
+struct PairsJob<'a>(Job<'a>);
+
+impl Op for PairsJob<'_> {
+    const PAIRS: bool = true;
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        // SAFETY: as for the other kinds.
+        unsafe {
+            match self.0.segment.kind {
+                Kind::Bf16 => self.0.rows::<S, Pairs<false>>(),
+                _ => self.0.rows::<S, Pairs<true>>(),
+            }
+        }
+    }
 }
 
 impl Op for Job<'_> {
@@ -130,15 +165,22 @@ impl Op for Job<'_> {
                 Kind::W8 => self.rows::<S, W8<PLAIN>>(),
                 Kind::W8Min => self.rows::<S, W8<MIN>>(),
                 Kind::W8Halves => self.rows::<S, W8<HALVES>>(),
-                Kind::Bf16 => self.rows::<S, Bf16>(),
                 Kind::F16 => self.rows::<S, F16>(),
                 Kind::F32 => self.rows::<S, F32>(),
+                Kind::Bf16 | Kind::Bf16Scaled => unreachable!("a job of pairs"),
             }
         }
     }
 }
 
 impl Job<'_> {
+    /// # Safety
+    /// As for [`Isa::run`].
+    unsafe fn run_on(self, isa: Isa) {
+        // SAFETY: as the caller vouches.
+        unsafe { if self.segment.kind.is_pairs() { isa.run(PairsJob(self)) } else { isa.run(self) } };
+    }
+
     #[inline(always)]
     unsafe fn rows<S: Simd, K: Block>(&self) {
         let mut row = self.first_row;
@@ -146,6 +188,7 @@ impl Job<'_> {
         unsafe {
             while row < self.end_row {
                 row += match self.end_row - row {
+                    4.. if S::WIDE && K::LONG_CHAINS => self.block::<S, K, 4, 4>(row),
                     4.. if S::WIDE => self.block::<S, K, 4, 2>(row),
                     2.. if S::WIDE => self.block::<S, K, 2, 4>(row),
                     _ if S::WIDE => self.block::<S, K, 1, 4>(row),
@@ -166,7 +209,7 @@ impl Job<'_> {
         unsafe {
             for tile in (0..STRIP).step_by(T) {
                 let w = self.segment.strip(self.first_tile / STRIP).add(tile * self.segment.kind.tile_step());
-                K::block::<S, R, T>(w, self.matmul.weight.cols, self.input, row, sums.add(tile * LANES));
+                K::block::<S, R, T>(w, self.matmul.weight.cols, &self.matmul.input, row, sums.add(tile * LANES));
             }
             for idx in 0..R {
                 self.finish::<S>(row + idx, sums.add(idx * STRIP_COLS));
@@ -218,7 +261,7 @@ impl Job<'_> {
 
     /// Two pairs of tiles are 32 outputs, one quantization group; at the end one pair may be padding.
     #[inline(always)]
-    unsafe fn glu<S: Simd>(&self, f: Activation, emit: &Emit, row: usize, sums: *const f32) {
+    unsafe fn glu<S: Simd>(&self, f: Activation, emit: &Encoded, row: usize, sums: *const f32) {
         let col = self.first_tile / 2 * LANES;
         // SAFETY: the strip holds whole pairs, as packing made sure.
         unsafe {

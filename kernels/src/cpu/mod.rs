@@ -34,7 +34,7 @@ use tensor::{
 };
 
 use crate::inputs::{self, Inputs, check_heads};
-use act::{Codes, Emit};
+use act::Encoded;
 use arena::Arena;
 use attention::{Attention, Jobs};
 use cache::Element;
@@ -118,17 +118,14 @@ impl Cpu {
     }
 
     /// An activation with memory for each encoding in `set`, and where ops put its rows.
-    fn emit(&self, rows: usize, cols: usize, set: ActSet) -> (Act<Self>, Emit) {
+    fn emit(&self, rows: usize, cols: usize, set: ActSet) -> (Act<Self>, Encoded) {
         assert!(act::fits(set, cols), "{cols} columns cannot be emitted as {set:?}");
         let mut act = Act::new(rows, cols);
-        let mut emit = Emit { cols, f32: None, codes: None };
+        let mut emit = Encoded::nowhere(cols);
         for encoding in set.iter() {
             let buf = self.arena.alloc(act::bytes(encoding, rows, cols));
-            match encoding {
-                Encoding::F32 => emit.f32 = Some(buf.ptr()),
-                // SAFETY: the buffer was made for this encoding and shape.
-                _ => emit.codes = Some(unsafe { Codes::at(buf.ptr(), encoding, rows, cols) }),
-            }
+            // SAFETY: the buffer was made for this encoding and shape.
+            emit = unsafe { emit.with(encoding, buf.ptr(), rows) };
             act = act.with(encoding, buf);
         }
         (act, emit)
@@ -136,9 +133,9 @@ impl Cpu {
 
     fn matmul(&self, a: &Act<Self>, weight: &Weight, epilogue: Epilogue) {
         assert_eq!(a.cols, weight.cols, "the input has {} columns, the weight wants {}", a.cols, weight.cols);
-        let (codes, f32) = self.operands(a, weight);
+        let input = self.operands(a, weight);
         if self.computes() {
-            Matmul { weight, codes, f32, epilogue, rows: a.rows }.run(&self.pool, self.isa);
+            Matmul { weight, input, epilogue, rows: a.rows }.run(&self.pool, self.isa);
         }
     }
 }

@@ -2,10 +2,10 @@
 //!
 //! One job of a matmul is a strip of one expert and a tile of its rows, so that all experts are one hand-over to the pool.
 
-use tensor::{Act, ActSet, Activation, Encoding, RouteSpec, Routing};
+use tensor::{Act, ActSet, Activation, RouteSpec, Routing};
 
 use super::Cpu;
-use super::act::{self, Codes, Emit};
+use super::act::{self, Encoded};
 use super::arena::{Buf, Shared};
 use super::isa::Op;
 use super::matmul::{Epilogue, Matmul};
@@ -28,17 +28,13 @@ impl Cpu {
     }
 
     /// `a` in the encodings that `weight` multiplies.
-    pub(super) fn operands(&self, a: &Act<Self>, weight: &Weight) -> (Option<Codes>, Option<*const f32>) {
-        let input = |encoding: Encoding| {
-            weight.wants().contains(encoding).then(|| {
-                let buf = a.get(encoding);
-                assert!(buf.bytes() >= act::bytes(encoding, a.rows, a.cols), "the input's buffer holds its rows");
-                buf.ptr()
-            })
-        };
-        // SAFETY: the buffer was made for this encoding and shape.
-        let codes = input(weight.codes).map(|base| unsafe { Codes::at(base, weight.codes, a.rows, a.cols) });
-        (codes, input(Encoding::F32).map(<*mut f32>::cast_const))
+    pub(super) fn operands(&self, a: &Act<Self>, weight: &Weight) -> Encoded {
+        weight.wants().iter().fold(Encoded::nowhere(a.cols), |input, encoding| {
+            let buf = a.get(encoding);
+            assert!(buf.bytes() >= act::bytes(encoding, a.rows, a.cols), "the input's buffer holds its rows");
+            // SAFETY: as just checked.
+            unsafe { input.with(encoding, buf.ptr(), a.rows) }
+        })
     }
 
     pub(super) fn gate_experts(
@@ -65,8 +61,7 @@ impl Cpu {
     fn gather_tokens(&self, a: &Act<Self>, w: &Weight, routing: &Routing<Self>) -> Act<Self> {
         let (rows, top_k) = (routing.pairs(), routing.spec.top_k);
         let (gathered, to) = self.emit(rows, a.cols, w.wants());
-        let (codes, f32) = self.operands(a, w);
-        let from = Emit { cols: a.cols, f32: f32.map(<*const f32>::cast_mut), codes };
+        let from = self.operands(a, w);
         if self.computes() {
             // SAFETY: the routing has memory, and was filled.
             let routes = unsafe { routes(routing) };
@@ -86,11 +81,11 @@ impl Cpu {
     fn matmul_experts(&self, a: &Act<Self>, weight: &Weight, routing: &Routing<Self>, epilogue: Epilogue) {
         assert_eq!(a.cols, weight.cols, "the input has {} columns, the experts want {}", a.cols, weight.cols);
         assert_eq!(weight.segments.len(), routing.spec.num_experts, "the stack has the router's experts");
-        let (codes, f32) = self.operands(a, weight);
+        let input = self.operands(a, weight);
         if self.computes() {
             // SAFETY: the routing was filled.
             let routes = unsafe { routes(routing) };
-            let matmul = Matmul { weight, codes, f32, epilogue, rows: a.rows };
+            let matmul = Matmul { weight, input, epilogue, rows: a.rows };
             // SAFETY: as above.
             matmul.run_experts(unsafe { routes.tiles() }, &self.pool, self.isa);
         }

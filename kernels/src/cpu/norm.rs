@@ -1,6 +1,6 @@
 //! RMSNorm with its encodings, and the quantization of rows that lie in memory.
 
-use super::act::Emit;
+use super::act::Encoded;
 use super::isa::{Isa, Op};
 use super::pool::Pool;
 use super::simd::{LANES, Simd};
@@ -15,7 +15,7 @@ pub(super) struct Rows {
     pub cols: usize,
     /// Gain and epsilon.
     pub norm: Option<(*const f32, f32)>,
-    pub emit: Emit,
+    pub emit: Encoded,
 }
 
 // SAFETY: jobs write disjoint rows.

@@ -13,6 +13,8 @@ use super::simd::{LANES, Simd};
 pub struct Peaks {
     /// Multiply-adds of signed with unsigned bytes, in 10^9 a second.
     pub int8_gmacs: f64,
+    /// Multiply-adds of bf16, in 10^9 a second.
+    pub bf16_gmacs: f64,
     /// Fused multiply-adds of f32, in 10^9 a second.
     pub f32_gmacs: f64,
     /// Reads from memory beyond every cache, in 10^9 bytes a second.
@@ -38,6 +40,8 @@ impl Cpu {
         // SAFETY: `isa` is available, and each job has a result of its own.
         let int8 = best(&|| pool.run(jobs, &|job| unsafe { isa.run(Dots(out.get().add(job).cast())) }));
         // SAFETY: as above.
+        let bf16 = best(&|| pool.run(jobs, &|job| unsafe { isa.run(Pairs(out.get().add(job).cast())) }));
+        // SAFETY: as above.
         let f32 = best(&|| pool.run(jobs, &|job| unsafe { isa.run(Fmas(out.get().add(job).cast())) }));
         let memory = vec![1u64; READ_BYTES / 8];
         let part = memory.len().div_ceil(jobs);
@@ -52,6 +56,7 @@ impl Cpu {
         let steps = (jobs * STEPS * CHAINS) as f64;
         Peaks {
             int8_gmacs: steps * 64.0 / int8 / 1e9,
+            bf16_gmacs: steps * 2.0 * LANES as f64 / bf16 / 1e9,
             f32_gmacs: steps * LANES as f64 / f32 / 1e9,
             read_gbs: READ_BYTES as f64 / read / 1e9,
         }
@@ -93,6 +98,31 @@ impl Op for Dots {
     }
 }
 
+struct Pairs(*mut f32);
+
+impl Op for Pairs {
+    const PAIRS: bool = true;
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        // SAFETY: as above.
+        unsafe {
+            let pairs = S::load_b(black_box(&Line([0; 64])).0.as_ptr());
+            let pair = black_box(0x3f80_3f80);
+            let mut sums = [S::splat(0.0); CHAINS];
+            for (idx, sum) in sums.iter_mut().enumerate() {
+                *sum = S::splat(idx as f32);
+            }
+            for _ in 0..STEPS {
+                for sum in &mut sums {
+                    *sum = S::dot_pairs(*sum, pairs, pair);
+                }
+            }
+            S::store(self.0, sums.into_iter().fold(S::splat(0.0), |total, sum| S::add(total, sum)));
+        }
+    }
+}
+
 struct Fmas(*mut f32);
 
 impl Op for Fmas {
@@ -123,7 +153,7 @@ mod tests {
     #[test]
     fn peaks_are_rates() {
         let peaks = Cpu::new(CpuOptions { threads: Some(2), ..CpuOptions::default() }).unwrap().peaks();
-        for rate in [peaks.int8_gmacs, peaks.f32_gmacs, peaks.read_gbs] {
+        for rate in [peaks.int8_gmacs, peaks.bf16_gmacs, peaks.f32_gmacs, peaks.read_gbs] {
             assert!(rate.is_finite() && rate > 0.0, "{peaks:?}");
         }
     }

@@ -16,7 +16,7 @@ use std::mem::MaybeUninit;
 use tensor::{AttnSpec, GroupInputs, StepInputs};
 
 use super::Cpu;
-use super::act::Emit;
+use super::act::Encoded;
 use super::arena::Shared;
 use super::cache::{Element, LayerView};
 use super::isa::{Isa, Op};
@@ -44,7 +44,7 @@ pub(super) struct Attention<'a> {
     pub cache: LayerView,
     pub inputs: &'a StepInputs,
     pub group: &'a GroupInputs,
-    pub emit: Emit,
+    pub emit: Encoded,
 }
 
 // SAFETY: jobs write disjoint heads of disjoint rows.

@@ -35,14 +35,6 @@ impl Simd for Avx2 {
         unsafe { [_mm256_loadu_ps(p), _mm256_loadu_ps(p.add(8))] }
     }
     #[inline(always)]
-    unsafe fn load_bf16(p: *const u16) -> F {
-        let widen = |p: *const u16| unsafe {
-            let halves = _mm_loadu_si128(p.cast());
-            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(halves)))
-        };
-        [widen(p), widen(unsafe { p.add(8) })]
-    }
-    #[inline(always)]
     unsafe fn load_f16(p: *const u16) -> F {
         unsafe { [_mm256_cvtph_ps(_mm_loadu_si128(p.cast())), _mm256_cvtph_ps(_mm_loadu_si128(p.add(8).cast()))] }
     }

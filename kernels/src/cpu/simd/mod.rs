@@ -36,8 +36,6 @@ pub(super) trait Simd: Copy + 'static {
     unsafe fn splat(x: f32) -> Self::F;
     /// 16 x f32.
     unsafe fn load(p: *const f32) -> Self::F;
-    /// 16 x bf16.
-    unsafe fn load_bf16(p: *const u16) -> Self::F;
     /// 16 x f16.
     unsafe fn load_f16(p: *const u16) -> Self::F;
     /// 16 x f32.

@@ -31,11 +31,6 @@ impl Simd for Portable {
         unsafe { p.cast::<F>().read_unaligned() }
     }
     #[inline(always)]
-    unsafe fn load_bf16(p: *const u16) -> F {
-        let halves = unsafe { p.cast::<[u16; LANES]>().read_unaligned() };
-        lanes(|i| f32::from_bits(u32::from(halves[i]) << 16))
-    }
-    #[inline(always)]
     unsafe fn load_f16(p: *const u16) -> F {
         let halves = unsafe { p.cast::<[u16; LANES]>().read_unaligned() };
         lanes(|i| f16::from_bits(halves[i]).to_f32())

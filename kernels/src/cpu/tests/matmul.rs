@@ -12,17 +12,14 @@ fn multiply(mut cpu: Cpu, stored: &[Stored<'_>], x: &[f32], bias: Option<&[f32]>
     })
 }
 
-/// The product in f64, of what the kernel is given: integers where it takes integers.
+/// The product in f64, of what the kernel is given.
 fn product(stored: &[Stored<'_>], activations: Activations, x: &[f32], bias: &[f32]) -> Vec<f32> {
     let cols = stored[0].cols;
     let mut y = Vec::new();
     for row in x.chunks(cols) {
         let mut bias = bias.iter();
         for part in stored {
-            let row = match Kind::of(part).is_coded() {
-                true => through_codes(row, activations),
-                false => row.iter().map(|&x| f64::from(x)).collect(),
-            };
+            let row = as_encoded(row, Kind::of(part).wants(activations.encoding()));
             y.extend(part.dequantize().chunks(cols).zip(bias.by_ref().take(part.rows)).map(|(w, &bias)| {
                 (w.iter().zip(&row).map(|(&w, x)| f64::from(w) * x).sum::<f64>() + f64::from(bias)) as f32
             }));

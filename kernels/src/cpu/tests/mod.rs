@@ -47,12 +47,18 @@ fn encode(cpu: &Cpu, x: &Buf, cols: usize, set: ActSet) -> Act<Cpu> {
     act
 }
 
-/// What a group of 32 becomes on its way through integers.
-fn through_codes(x: &[f32], activations: Activations) -> Vec<f64> {
-    let levels = match activations {
-        Activations::Int8 => 127.0,
-        Activations::Int16 => 127.0 * 128.0,
-    };
+/// What a row becomes in an encoding.
+fn as_encoded(x: &[f32], encoding: Encoding) -> Vec<f64> {
+    match encoding {
+        Encoding::Bf16 => x.iter().map(|&x| bf16::from_f32(x).to_f64()).collect(),
+        Encoding::Int8G32 => through_codes(x, 127.0),
+        Encoding::Int16G32 => through_codes(x, 127.0 * 128.0),
+        _ => x.iter().map(|&x| f64::from(x)).collect(),
+    }
+}
+
+/// What groups of 32 become on their way through integers.
+fn through_codes(x: &[f32], levels: f32) -> Vec<f64> {
     let group = |x: &[f32]| {
         let peak = x.iter().fold(0.0f32, |peak, x| peak.max(x.abs()));
         let inverse = if peak > 0.0 { levels / peak } else { 0.0 };

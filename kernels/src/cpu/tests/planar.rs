@@ -80,10 +80,7 @@ fn matmuls_agree_with_the_dequantized_matrix() {
                 let act = encode(cpu, &input, 64, weight.wants());
                 cpu.linear(&act, &weight, None)
             });
-            let row = |x: &[f32]| match Kind::of(stored).is_coded() {
-                true => through_codes(x, activations),
-                false => x.iter().map(|&x| f64::from(x)).collect(),
-            };
+            let row = |x: &[f32]| as_encoded(x, Kind::of(stored).wants(activations.encoding()));
             let matrix = stored.dequantize();
             let expected = x.chunks(64).map(row).flat_map(|x| {
                 let dots = matrix

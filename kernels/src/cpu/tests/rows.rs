@@ -1,5 +1,6 @@
 //! The norm, and its encodings by `act`.
 
+use super::super::act::Codes;
 use super::*;
 
 #[test]
@@ -32,7 +33,7 @@ fn norms_agree_with_f64_in_every_encoding() {
         check_close(&isa.to_string(), &normed, &expected, Tolerance { absolute: 1e-5, relative: 1e-5 });
         // SAFETY: the buffer was made for this encoding and shape.
         let codes = unsafe { Codes::at(encoded.expect("the body ran").ptr(), encoding, rows, cols) };
-        for (idx, &expected) in through_codes(&normed, activations).iter().enumerate() {
+        for (idx, &expected) in as_encoded(&normed, encoding).iter().enumerate() {
             let (group, byte) = (idx / 32, idx / 32 * codes.planes * 32 + idx % 32);
             // SAFETY: within the encoding's shape.
             let (code, scale) = unsafe {

@@ -11,14 +11,19 @@
 //!   in the i-th 64 bytes, lane c holds
 //!     nibbles   k 8i..8i+4 in its low and 8i+4..8i+8 in its high halves
 //!     bytes     k 4i..4i+4
+//!   per strip, pair of k and tile:
+//!     Bf16      16 pairs                                                       64 bytes
+//!   per strip and 32 k:
+//!     Bf16Scaled       16 f32 scales a tile, then 16 k's pairs as Bf16        4 x 64 + 16 x 4 x 64
 //!   per strip, k and tile:
-//!     Bf16, F16, F32   16 elements
+//!     F16, F32         16 elements
 //! ```
 //!
-//! The coded kinds hold the checkpoint's own blocks: value = scale * code + minimum, nothing is quantized anew.
+//! All hold the checkpoint's own elements: the coded kinds value = scale * code + minimum, and bf16 that has a scale is FP8's codes.
 
 use half::f16;
 use quant::{Format, Scales, Stored, int4};
+use tensor::Encoding;
 
 use super::super::act::GROUP;
 use super::super::simd::LANES;
@@ -33,6 +38,7 @@ pub(in super::super) enum Kind {
     W8Min,
     W8Halves,
     Bf16,
+    Bf16Scaled,
     F16,
     F32,
 }
@@ -51,32 +57,42 @@ impl Kind {
             Format::Int4 if part.scales.is_some_and(fits_halves) => Self::W4,
             Format::Int4 => Self::W4Wide,
             Format::Int8 => Self::W8,
-            Format::F32 | Format::Q2K | Format::Fp8E4m3 => return Self::F32,
+            Format::Fp8E4m3 => Self::Bf16Scaled,
+            Format::F32 | Format::Q2K => return Self::F32,
         };
         let grouped = part.scales.is_none_or(|scales| under_one_scale(scales, part.cols));
         if part.cols.is_multiple_of(GROUP) && grouped { coded } else { Self::F32 }
     }
 
-    /// Whether it multiplies activations in integers; else in f32.
-    pub fn is_coded(self) -> bool {
-        !matches!(self, Self::Bf16 | Self::F16 | Self::F32)
+    /// Whether it multiplies activations in bf16.
+    pub fn is_pairs(self) -> bool {
+        matches!(self, Self::Bf16 | Self::Bf16Scaled)
+    }
+
+    /// The encoding of the activations that it multiplies; `codes` where it takes integers.
+    pub fn wants(self, codes: Encoding) -> Encoding {
+        match self {
+            Self::F16 | Self::F32 => Encoding::F32,
+            Self::Bf16 | Self::Bf16Scaled => Encoding::Bf16,
+            _ => codes,
+        }
     }
 
     /// Bytes before a record's codes.
     pub const fn header(self) -> usize {
         match self {
-            Self::W4 | Self::W8 => 64,
+            Self::W4 | Self::W8 | Self::Bf16Scaled => 64,
             Self::W4Wide | Self::W8Min | Self::W8Halves => 128,
             Self::Bf16 | Self::F16 | Self::F32 => 0,
         }
     }
 
-    /// Bytes of a record; of 32 k where there are none.
+    /// Bytes of a record; of a tile's 32 k where there are none.
     pub const fn record(self) -> usize {
         match self {
             Self::W4 | Self::W4Wide => self.header() + GROUP * LANES / 2,
             Self::W8 | Self::W8Min | Self::W8Halves => self.header() + GROUP * LANES,
-            Self::Bf16 | Self::F16 => GROUP * LANES * 2,
+            Self::Bf16 | Self::Bf16Scaled | Self::F16 => self.header() + GROUP * LANES * 2,
             Self::F32 => GROUP * LANES * 4,
         }
     }
@@ -84,14 +100,14 @@ impl Kind {
     /// Bytes from a tile's first record or vector to the next tile's.
     pub const fn tile_step(self) -> usize {
         match self {
-            Self::Bf16 | Self::F16 => LANES * 2,
-            Self::F32 => LANES * 4,
+            Self::Bf16 | Self::Bf16Scaled | Self::F32 => LANES * 4,
+            Self::F16 => LANES * 2,
             _ => self.record(),
         }
     }
 
     /// Bytes of one strip of `cols` inputs, a multiple of 64.
-    pub fn strip_bytes(self, cols: usize) -> usize {
+    pub const fn strip_bytes(self, cols: usize) -> usize {
         cols * STRIP * self.record() / GROUP
     }
 }

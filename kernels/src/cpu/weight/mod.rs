@@ -54,8 +54,7 @@ impl Weight {
 
     /// The encodings of activations that it multiplies.
     pub(super) fn wants(&self) -> ActSet {
-        let encoding = |kind: Kind| if kind.is_coded() { self.codes } else { Encoding::F32 };
-        let sets = self.segments.iter().map(|segment| ActSet::of(encoding(segment.kind)));
+        let sets = self.segments.iter().map(|segment| ActSet::of(segment.kind.wants(self.codes)));
         sets.fold(ActSet::EMPTY, ActSet::union)
     }
 

@@ -1,7 +1,7 @@
 //! One row of a checkpoint's matrix into its column of a strip, and back.
 
 use half::{bf16, f16};
-use quant::{Block, Format, Stored, int4, q3_k, q4_0, q4_1, q4_k, q5_0, q5_1, q5_k, q6_k, q8_0};
+use quant::{Block, Format, Stored, fp8_e4m3, int4, q3_k, q4_0, q4_1, q4_k, q5_0, q5_1, q5_k, q6_k, q8_0};
 
 use super::super::act::GROUP;
 use super::super::simd::LANES;
@@ -26,7 +26,22 @@ pub(super) fn pack(kind: Kind, part: &Stored<'_>, row: usize, col: usize, strip:
                 put_codes(kind, record, lane, group.codes);
             });
         }
-        Kind::Bf16 | Kind::F16 => put_elements::<2>(bytes, col, strip),
+        Kind::Bf16 => {
+            for (k, element) in bytes.as_chunks::<2>().0.iter().enumerate() {
+                strip[pair_at(kind, col, k)..][..2].copy_from_slice(element);
+            }
+        }
+        Kind::Bf16Scaled => {
+            for (k, &code) in bytes.iter().enumerate() {
+                // Exact: bf16 has more bits of each kind.
+                let element = bf16::from_f32(fp8_e4m3::decode_one(code));
+                strip[pair_at(kind, col, k)..][..2].copy_from_slice(&element.to_le_bytes());
+            }
+            for (idx, group) in strip.chunks_exact_mut(kind.strip_bytes(GROUP)).enumerate() {
+                put_f32(group, col, part.scale_and_zero(row, idx * GROUP).0);
+            }
+        }
+        Kind::F16 => put_elements::<2>(bytes, col, strip),
         Kind::F32 if part.format == Format::F32 => put_elements::<4>(bytes, col, strip),
         Kind::F32 => {
             let mut values = vec![0.0; part.cols];
@@ -125,6 +140,12 @@ fn put_codes(kind: Kind, record: &mut [u8], lane: usize, codes: &[i8]) {
     }
 }
 
+/// Where element `k` of column `col` is, of a kind that holds pairs.
+fn pair_at(kind: Kind, col: usize, k: usize) -> usize {
+    let scales = if kind == Kind::Bf16Scaled { (k / GROUP + 1) * STRIP_COLS * 4 } else { 0 };
+    scales + (k / 2 * STRIP_COLS + col) * 4 + k % 2 * 2
+}
+
 fn put_f16(bytes: &mut [u8], idx: usize, value: f32) {
     bytes[idx * 2..][..2].copy_from_slice(&f16::from_f32(value).to_le_bytes());
 }
@@ -147,7 +168,12 @@ pub(super) fn element(kind: Kind, strip: &[u8], col: usize, k: usize) -> f32 {
         Kind::W8 => float_at(record, lane) * byte(),
         Kind::W8Min => float_at(record, lane) * byte() + float_at(record, LANES + lane),
         Kind::W8Halves => float_at(record, k_in / (GROUP / 2) * LANES + lane) * byte(),
-        Kind::Bf16 => bf16::from_le_bytes([strip[at * 2], strip[at * 2 + 1]]).to_f32(),
+        Kind::Bf16 | Kind::Bf16Scaled => {
+            let at = pair_at(kind, col, k);
+            let value = bf16::from_le_bytes([strip[at], strip[at + 1]]).to_f32();
+            let scales = &strip[k / GROUP * kind.strip_bytes(GROUP)..];
+            if kind == Kind::Bf16 { value } else { float_at(scales, col) * value }
+        }
         Kind::F16 => half_at(strip, at),
         Kind::F32 => float_at(strip, at),
     }
