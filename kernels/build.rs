@@ -11,8 +11,6 @@ use std::{env, fs, thread};
 const ARCHS: &str = "80,86,89,90a,100a,120a";
 /// PTX of the oldest, for architectures that are not named.
 const PTX: &str = "80";
-/// What the kernels of a file come by where they may start before the one before has ended.
-const WAIT: &str = "after_former_kernel();";
 /// Kernels that the tests alone have.
 const CONFORMANCE: &str = "cuda/conformance";
 /// What stands for the machine code where there is no compiler; the emulator in `emu` takes it.
@@ -37,17 +35,13 @@ fn main() {
     });
     let rows = sources.iter().zip(&images).map(|(source, image)| {
         let text = fs::read_to_string(source).expect("a source that was just listed");
-        let (names, waits) = (kernel_names(&text), waits(&text));
+        let names = kernel_names(&text);
         let only = if source.starts_with(CONFORMANCE) { "#[cfg(test)] " } else { "" };
-        format!(
-            "    {only}({:?}, include_bytes!({:?}), &{names:?}, {waits}),\n",
-            stem(source),
-            image.display().to_string()
-        )
+        format!("    {only}({:?}, include_bytes!({:?}), &{names:?}),\n", stem(source), image.display().to_string())
     });
     let table = format!(
-        "/// Name, image, kernels, whether they wait for the one before.\n\
-         pub(super) static MODULES: &[(&str, &[u8], &[&str], bool)] = &[\n{}];\n",
+        "/// Name, image, kernels.\n\
+         pub(super) static MODULES: &[(&str, &[u8], &[&str])] = &[\n{}];\n",
         rows.collect::<String>()
     );
     fs::write(out_dir().join("modules.rs"), table).expect("OUT_DIR can be written");
@@ -67,13 +61,6 @@ fn sources() -> Vec<PathBuf> {
     let mut sources: Vec<PathBuf> = paths.filter(|path| path.extension().is_some_and(|kind| kind == "cu")).collect();
     sources.sort();
     sources
-}
-
-/// Whether the kernels of `source` wait for the one before, in the file itself or in a header that it includes.
-fn waits(source: &str) -> bool {
-    let headers = source.lines().filter_map(|line| line.strip_prefix("#include \"")?.strip_suffix('"'));
-    let of_header = |header| fs::read_to_string(Path::new("cuda/include").join(header)).unwrap_or_default();
-    source.contains(WAIT) || headers.map(of_header).any(|text| text.contains(WAIT))
 }
 
 /// Names of the `extern "C" __global__` functions, those of instance macros included.

@@ -21,6 +21,7 @@ __device__ __forceinline__ bool edit(const Sampling& p, const Logits& logits, ui
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS) edit_logits(const Sampling p) {
+  after_former_kernel();
   const SampleRow row = p.rows[blockIdx.x];
   if (row.kind == IDLE || !has_edits(row)) return;
   const Logits logits = logits_of(p, row);
@@ -64,6 +65,7 @@ __device__ __forceinline__ void finish(const Sampling& p, const SampleRow& row, 
 extern "C" __global__ void __launch_bounds__(THREADS) scan_logits(const Sampling p) {
   SMEM_ARRAY(uint64_t, warps, THREADS / 32);
   SMEM_ARRAY(uint32_t, is_last, 1);
+  after_former_kernel();
   const int idx = blockIdx.y, tile = blockIdx.x;
   const SampleRow row = p.rows[idx];
   if (row.kind == IDLE) return;

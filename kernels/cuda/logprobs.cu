@@ -50,6 +50,7 @@ __device__ __forceinline__ void name_best(Select& s, const Logits& logits, float
 
 extern "C" __global__ void __launch_bounds__(SELECT_THREADS, 2) log_probs(const Sampling p) {
   SMEM_ARRAY(Select, shared, 1);
+  after_former_kernel();
   Select& s = shared[0];
   const SampleRow row = p.rows[blockIdx.x];
   if (row.kind == IDLE || row.num_best == NONE) return;

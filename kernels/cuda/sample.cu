@@ -67,6 +67,7 @@ __device__ __forceinline__ void draw(Select& s, const Sampling& p, const SampleR
 
 extern "C" __global__ void __launch_bounds__(SELECT_THREADS, 2) sample_tokens(const Sampling p) {
   SMEM_ARRAY(Select, shared, 1);
+  after_former_kernel();
   const SampleRow row = p.rows[blockIdx.x];
   if (row.kind != DRAW) return;
   const uint64_t best = p.results[blockIdx.x].best;

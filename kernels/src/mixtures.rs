@@ -33,7 +33,7 @@ pub(crate) struct Mixture {
     pub peaks: bool,
 }
 
-const PLAIN: Mixture = Mixture {
+pub(crate) const PLAIN: Mixture = Mixture {
     tokens: 5,
     experts: 4,
     top_k: 2,
@@ -70,12 +70,12 @@ pub(crate) const SCALED_CASES: [Mixture; 6] = [
 ];
 
 /// A matrix of an expert.
-struct Matrix {
-    rows: usize,
-    cols: usize,
-    format: Format,
-    bytes: Vec<u8>,
-    scales: Option<OwnedScales>,
+pub(crate) struct Matrix {
+    pub rows: usize,
+    pub cols: usize,
+    pub format: Format,
+    pub bytes: Vec<u8>,
+    pub scales: Option<OwnedScales>,
 }
 
 impl Matrix {
@@ -141,16 +141,17 @@ impl Mixture {
 
     /// The stacks: gate and up, and down.
     pub fn pack<B: Backend>(&self, b: &mut B, format: Format) -> [B::Weight; 2] {
-        let matrices = self.matrices(format);
-        let gate_ups: Vec<_> = matrices.iter().flat_map(|[gate, up, _]| [gate.stored(), up.stored()]).collect();
-        let downs: Vec<_> = matrices.iter().map(|[_, _, down]| down.stored()).collect();
-        [(gate_ups, Role::ExpertsGlu), (downs, Role::Experts)]
-            .map(|(parts, role)| b.pack(&parts, role).expect("a stack"))
+        stacks(b, &self.matrices(format))
     }
 
     /// Runs the tokens that `tokens` names through the mixture on `b`: the residual stream after it.
     pub fn run<B: Backend>(&self, b: &mut B, format: Format, tokens: &[usize]) -> Vec<f32> {
-        let [gate_up, down] = self.pack(b, format);
+        self.run_stored(b, &self.matrices(format), tokens)
+    }
+
+    /// The same with other matrices: gate, up and down of each expert.
+    pub fn run_stored<B: Backend>(&self, b: &mut B, matrices: &[[Matrix; 3]], tokens: &[usize]) -> Vec<f32> {
+        let [gate_up, down] = stacks(b, matrices);
         let stream: Vec<u8> = self.stream().iter().flat_map(|x| x.to_le_bytes()).collect();
         let stream = Stored::new(self.tokens, self.hidden, Format::F32, &stream).expect("a matrix");
         let table = b.pack(&[stream], Role::Embed).expect("a table");
@@ -181,8 +182,13 @@ impl Mixture {
 
     /// What [`Mixture::run`] of all tokens is in f64, of the values that `format` leaves.
     pub fn expected(&self, format: Format) -> Vec<f32> {
-        let experts: Vec<[Vec<f32>; 3]> =
-            self.matrices(format).iter().map(|matrices| matrices.each_ref().map(|m| m.stored().dequantize())).collect();
+        self.expected_stored(&self.matrices(format))
+    }
+
+    /// The same of [`Mixture::run_stored`].
+    pub fn expected_stored(&self, matrices: &[[Matrix; 3]]) -> Vec<f32> {
+        let dequantized = |matrices: &[Matrix; 3]| matrices.each_ref().map(|m| m.stored().dequantize());
+        let experts: Vec<[Vec<f32>; 3]> = matrices.iter().map(dequantized).collect();
         let (stream, logits) = (self.stream(), self.logits());
         let rows = stream.chunks(self.hidden).zip(logits.chunks(self.experts));
         rows.flat_map(|(x, logits)| self.expected_row(&experts, x, logits)).collect()
@@ -207,6 +213,13 @@ impl Mixture {
         }
         out.into_iter().map(|x| x as f32).collect()
     }
+}
+
+/// The stacks of gate and up, and of down.
+fn stacks<B: Backend>(b: &mut B, matrices: &[[Matrix; 3]]) -> [B::Weight; 2] {
+    let gate_ups: Vec<_> = matrices.iter().flat_map(|[gate, up, _]| [gate.stored(), up.stored()]).collect();
+    let downs: Vec<_> = matrices.iter().map(|[_, _, down]| down.stored()).collect();
+    [(gate_ups, Role::ExpertsGlu), (downs, Role::Experts)].map(|(parts, role)| b.pack(&parts, role).expect("a stack"))
 }
 
 /// `w x`.

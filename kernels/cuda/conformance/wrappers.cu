@@ -25,6 +25,7 @@ __device__ __forceinline__ void store(const Wrapper& p, const uint32_t (&words)[
 
 // Lanes from 20 on copy zeros.
 extern "C" __global__ void __launch_bounds__(32) wrapper_cp_async16(const Wrapper p) {
+  after_former_kernel();
   SMEM_ARRAY(uint32_t, tile, LANES * 4);
   stage(tile, p, 20);
   // A neighbour's words, which it copied.
@@ -35,6 +36,7 @@ extern "C" __global__ void __launch_bounds__(32) wrapper_cp_async16(const Wrappe
 
 // Two groups under way, of which the older one is waited for.
 extern "C" __global__ void __launch_bounds__(32) wrapper_cp_async_wait(const Wrapper p) {
+  after_former_kernel();
   SMEM_ARRAY(uint32_t, tile, 2 * LANES * 4);
   const int at = threadIdx.x * 4;
   cp_async16(tile + at, p.in + at);
@@ -50,6 +52,7 @@ extern "C" __global__ void __launch_bounds__(32) wrapper_cp_async_wait(const Wra
 }
 
 extern "C" __global__ void __launch_bounds__(32) wrapper_ldmatrix_x4(const Wrapper p) {
+  after_former_kernel();
   SMEM_ARRAY(uint32_t, tile, LANES * 4);
   stage(tile, p, LANES);
   uint32_t words[4];
@@ -58,6 +61,7 @@ extern "C" __global__ void __launch_bounds__(32) wrapper_ldmatrix_x4(const Wrapp
 }
 
 extern "C" __global__ void __launch_bounds__(32) wrapper_ldmatrix_x4_trans(const Wrapper p) {
+  after_former_kernel();
   SMEM_ARRAY(uint32_t, tile, LANES * 4);
   stage(tile, p, LANES);
   uint32_t words[4];
@@ -82,15 +86,18 @@ using A = const uint32_t (&)[4];
 using B = const uint32_t (&)[2];
 
 extern "C" __global__ void __launch_bounds__(32) wrapper_mma_m16n8k16_bf16(const Wrapper p) {
+  after_former_kernel();
   multiply(p, [](Sums d, A a, B b) { mma_m16n8k16_bf16(d, a, b); });
 }
 
 extern "C" __global__ void __launch_bounds__(32) wrapper_mma_m16n8k16_f16(const Wrapper p) {
+  after_former_kernel();
   multiply(p, [](Sums d, A a, B b) { mma_m16n8k16_f16(d, a, b); });
 }
 
 // Cards without the instruction show what stands for it there.
 extern "C" __global__ void __launch_bounds__(32) wrapper_mma_m16n8k32_e4m3(const Wrapper p) {
+  after_former_kernel();
   multiply(p, [](Sums d, A a, B b) {
 #if defined(CUDA_EMU) || __CUDA_ARCH__ >= 890
     mma_m16n8k32_e4m3(d, a, b);
@@ -104,6 +111,7 @@ extern "C" __global__ void __launch_bounds__(32) wrapper_mma_m16n8k32_e4m3(const
 
 // Of words without NaN.
 extern "C" __global__ void __launch_bounds__(32) wrapper_f16x2_of_e4m3x2(const Wrapper p) {
+  after_former_kernel();
   uint32_t words[4];
   for (int at = 0; at < 4; at++) {
     const uint32_t word = p.in[threadIdx.x * 4 + at] & 0xbfbfbfbfu;
@@ -118,6 +126,7 @@ extern "C" __global__ void __launch_bounds__(32) wrapper_f16x2_of_e4m3x2(const W
 }
 
 extern "C" __global__ void __launch_bounds__(32) wrapper_lop3(const Wrapper p) {
+  after_former_kernel();
   const uint32_t* in = p.in + threadIdx.x * 3;
   const uint32_t a = in[0], b = in[1], c = in[2];
   const uint32_t words[4] = {lop3<0xEA>(a, b, c), lop3<0x6A>(a, b, c), lop3<0xCA>(a, b, c), lop3<0x1B>(a, b, c)};

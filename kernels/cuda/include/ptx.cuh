@@ -27,8 +27,8 @@ __device__ __forceinline__ uint32_t shared_address(const void* p) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(p));
 }
 
-// Waits until the kernel launched before this one has ended and its writes can be seen, and lets the next one start, which waits in
-// turn. Every thread of a kernel that has it in its file comes by here, before it touches what another kernel reads or writes.
+// Lets the next kernel start, which waits in turn, and waits until all kernels before this one have ended and their writes can be seen.
+// Every thread of every kernel comes by here, and touches before it only what no kernel ever writes (src/cuda/launch.rs says why).
 __device__ __forceinline__ void after_former_kernel() {
 #if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.launch_dependents;\n" ::: "memory");

@@ -2,6 +2,7 @@
 #include "card.h"
 
 #include <cstdio>
+#include <fstream>
 
 Card& card() {
     // Never destroyed: programs call the driver while they end.
@@ -29,6 +30,13 @@ Result Card::run_everything() {
 }
 
 Result Card::enqueue(Handle handle, Work work) {
+    return enqueue_kernel(handle, [this, work = std::move(work)] {
+        former_kernels.end_row();
+        return work();
+    });
+}
+
+Result Card::enqueue_kernel(Handle handle, Work work) {
     if (is_null_stream(handle)) {
         for (const auto& [other, stream] : streams.all()) {
             if (stream->capture != nullptr && !stream->non_blocking) {
@@ -54,6 +62,12 @@ Result Card::enqueue(Handle handle, Work work) {
     }
     stream->capture->graph->push_back(std::move(work));
     return SUCCESS;
+}
+
+void Card::note_launched(const char* name) {
+    if (launched.insert(name).second && !settings.launched.empty()) {
+        std::ofstream(settings.launched, std::ios::app) << name << '\n';
+    }
 }
 
 Result Card::refuse_in_capture() {
@@ -88,5 +102,6 @@ void Card::reset() {
     graphs.clear();
     modules.clear();
     functions.clear();
+    former_kernels.end_row();
     memory.release_all();
 }

@@ -10,6 +10,7 @@
 
 #include "abi.h"
 #include "emu_launch.h"
+#include "former.h"
 #include "memory.h"
 #include "settings.h"
 #include "stream.h"
@@ -59,6 +60,9 @@ struct Card {
     unsigned long num_allocations = 0;
 
     Memory memory;
+    FormerKernels former_kernels;
+    // Kernels that have run to their end, in any context.
+    std::set<std::string> launched;
     Objects<Stream> streams;
     Objects<Event> events;
     Objects<Module> modules;
@@ -75,6 +79,10 @@ struct Card {
     Result run_everything();
     // Appends work to a stream, or to the graph that is captured from it.
     Result enqueue(Handle stream, Work work);
+    // The same for a kernel, which may overlap the one before.
+    Result enqueue_kernel(Handle stream, Work work);
+    // Tells whoever wants to know that a kernel has run.
+    void note_launched(const char* name);
     // For what must not be done while a capture is under way (allocation, synchronization): invalidates it and says so.
     Result refuse_in_capture();
     // Says once why a call failed, and returns the code.

@@ -65,8 +65,13 @@ Result run(const emu::Kernel& kernel, const emu::Launch& shape, Arguments& argum
         const std::string which = std::to_string(wild);
         return break_context(ILLEGAL_ADDRESS, std::string(kernel.name) + ": argument " + which + " (from 0) points at no device memory");
     }
-    const emu::Outcome outcome = emu::launch(kernel, shape, arguments.addresses(), of.settings.schedule);
+    emu::Launch as_run = shape;
+    if (of.settings.schedule.early) {
+        as_run.former = of.former_kernels.before_kernel(of.memory, shape.overlaps);
+    }
+    const emu::Outcome outcome = emu::launch(kernel, as_run, arguments.addresses(), of.settings.schedule);
     if (outcome.failure == emu::Failure::none) {
+        of.note_launched(kernel.name);
         return SUCCESS;
     }
     return break_context(static_cast<Result>(outcome.failure), outcome.message);
@@ -96,7 +101,7 @@ Result launch(Handle handle, const emu::Launch& shape, Handle stream, void** par
         return of.complain(static_cast<Result>(refused.failure), refused.message);
     }
     const auto arguments = std::make_shared<Arguments>(kernel, parameters);
-    return of.enqueue(stream, [&kernel, shape, arguments] { return run(kernel, shape, *arguments); });
+    return of.enqueue_kernel(stream, [&kernel, shape, arguments] { return run(kernel, shape, *arguments); });
 }
 
 // Takes an attribute into `shape`; false for one that is unknown or asks for what is not emulated.

@@ -31,8 +31,10 @@ class Memory {
     bool unpin(const void* address) { return pinned_.erase(address) > 0; }
     bool is_pinned(const void* address, size_t bytes) const;
 
-  private:
     using Ranges = std::map<const void*, size_t>;
+    const Ranges& allocations() const { return allocations_; }
+
+  private:
     static bool contains(const Ranges& ranges, const void* address, size_t bytes);
 
     Ranges allocations_;

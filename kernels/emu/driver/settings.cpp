@@ -67,6 +67,9 @@ Settings Settings::from_environment() {
             refuse("TOKENMILL_EMU_STREAMS", streams, "lazy or eager");
         }
     }
+    if (const char* const launched = getenv("TOKENMILL_EMU_LAUNCHED")) {
+        settings.launched = launched;
+    }
     settings.schedule = emu::Schedule::from_environment();
     return settings;
 }

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <optional>
+#include <string>
 
 #include "emu_launch.h"
 
@@ -24,6 +25,8 @@ struct Settings {
     std::optional<unsigned long> deadly_launch;
     // TOKENMILL_EMU_STREAMS=eager: work runs when it is enqueued, and not as late as it may.
     bool eager = false;
+    // TOKENMILL_EMU_LAUNCHED: a file that gets the name of each kernel that has run, once a process.
+    std::string launched;
     emu::Schedule schedule;
 
     static Settings from_environment();

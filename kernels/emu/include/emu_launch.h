@@ -29,12 +29,23 @@ struct Registration {
     explicit Registration(const Kernel& kernel);
 };
 
+// What kernels before have written. A block that finds it hidden runs as one whose threads come before those kernels, up to where all
+// of them wait.
+struct Former {
+    virtual ~Former() = default;
+    virtual void hide() = 0;
+    // False where device memory was written meanwhile.
+    virtual bool show() = 0;
+};
+
 struct Launch {
     dim3 grid;
     dim3 block;
     size_t dynamic_shared = 0;
     // Started before the kernel before it has ended: its threads must wait for that themselves.
     bool overlaps = false;
+    // Hidden from some of its blocks; null to hide nothing.
+    Former* former = nullptr;
 };
 
 // How a launch ended; `message` is empty where `failure` is none.
@@ -52,8 +63,10 @@ struct Schedule {
     unsigned seed = 1;
     // OS threads that take blocks.
     unsigned workers = 1;
+    // Forward, and a kernel that overlaps the one before runs up to its wait as if none had run before.
+    bool early = false;
 
-    // TOKENMILL_EMU_ORDER: forward, reverse, random or random:SEED. TOKENMILL_EMU_WORKERS: a number, else one per core.
+    // TOKENMILL_EMU_ORDER: forward, reverse, random, random:SEED or early. TOKENMILL_EMU_WORKERS: a number, else one per core.
     static Schedule from_environment();
 };
 

@@ -83,7 +83,8 @@ void copy_commit();
 // Waits until at most `pending` committed groups are under way.
 void copy_wait(unsigned pending);
 
-// Waits for the kernel launched before. That has ended when blocks run; what is noticed is a thread that does not ask.
-void wait_for_former_kernel();
+// Waits for the kernel launched before. A thread that does not ask is an error where launches overlap; in the early order, what was
+// read or written sooner shows.
+void wait_for_former_kernel(const Site& site);
 
 }  // namespace emu

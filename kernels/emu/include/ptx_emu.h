@@ -30,7 +30,7 @@ inline void cp_async_wait() {
     emu::copy_wait(N);
 }
 
-inline void after_former_kernel() { emu::wait_for_former_kernel(); }
+inline void after_former_kernel(emu::Site site = emu::Site::here("after_former_kernel")) { emu::wait_for_former_kernel(site); }
 
 namespace emu {
 

@@ -1,4 +1,4 @@
-// Copies are made when their group is waited for, as late as the hardware may.
+// Copies are made when their group is waited for, as late as the hardware may; early ones when they are issued, though they arrive no sooner.
 #include "async_copies.h"
 
 #include <cstring>
@@ -7,10 +7,13 @@
 
 namespace emu {
 
-void AsyncCopies::issue(void* to, const void* from, unsigned bytes, unsigned source_bytes) {
-    sanitizer::writes(to, bytes);
-    memset(to, 0xFF, bytes);
-    copies_.push_back({to, from, bytes, source_bytes});
+void AsyncCopies::issue(const Copy& copy, bool early) {
+    sanitizer::writes(copy.to, copy.bytes);
+    memset(copy.to, 0xFF, copy.bytes);
+    copies_.push_back({copy, early, {}});
+    if (early) {
+        memcpy(copies_.back().taken, copy.from, copy.source_bytes);
+    }
     uncommitted_++;
 }
 
@@ -35,11 +38,11 @@ void AsyncCopies::wait(unsigned pending) {
     groups_.erase(groups_.begin(), groups_.begin() + arrived_groups);
 }
 
-void AsyncCopies::arrive(const Copy& copy) {
+void AsyncCopies::arrive(const Issued& copy) {
     sanitizer::reads(copy.from, copy.source_bytes);
     sanitizer::writes(copy.to, copy.bytes);
     memset(copy.to, 0, copy.bytes);
-    memcpy(copy.to, copy.from, copy.source_bytes);
+    memcpy(copy.to, copy.early ? copy.taken : copy.from, copy.source_bytes);
 }
 
 void AsyncCopies::clear() {

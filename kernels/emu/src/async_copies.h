@@ -10,8 +10,17 @@ namespace emu {
 
 class AsyncCopies {
   public:
-    // Poisons the destination: whoever reads before waiting reads NaN.
-    void issue(void* to, const void* from, unsigned bytes, unsigned source_bytes);
+    static constexpr unsigned MAX_BYTES = 16;
+
+    struct Copy {
+        void* to;
+        const void* from;
+        unsigned bytes;
+        unsigned source_bytes;
+    };
+
+    // Poisons the destination: whoever reads before waiting reads NaN. An `early` copy takes what is there now, as the hardware may too.
+    void issue(const Copy& copy, bool early);
     void commit();
     void wait(unsigned pending);
 
@@ -19,16 +28,14 @@ class AsyncCopies {
     void clear();
 
   private:
-    struct Copy {
-        void* to;
-        const void* from;
-        unsigned bytes;
-        unsigned source_bytes;
+    struct Issued : Copy {
+        bool early;
+        unsigned char taken[MAX_BYTES];
     };
-    static void arrive(const Copy& copy);
+    static void arrive(const Issued& copy);
 
     // In order of issue; `groups_` says how many copies each committed group has.
-    std::vector<Copy> copies_;
+    std::vector<Issued> copies_;
     std::vector<size_t> groups_;
     size_t uncommitted_ = 0;
 };

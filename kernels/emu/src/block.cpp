@@ -55,9 +55,13 @@ Block::~Block() {
 
 Block& Block::running() { return *running_block; }
 
-Outcome Block::run(uint3 index) {
+Outcome Block::run(uint3 index, Former* former) {
     sanitizer::use_current_fiber(host_stack_);
     start(index);
+    former_ = former;
+    if (former_ != nullptr) {
+        former_->hide();
+    }
     running_block = this;
     running_rank_ = turns_[0];
     current = &running_fiber().thread;
@@ -68,12 +72,16 @@ Outcome Block::run(uint3 index) {
     sanitizer::acquire(&end_);
     current = nullptr;
     running_block = nullptr;
+    if (former_ != nullptr) {
+        former_->show();
+    }
     return std::move(outcome_);
 }
 
 void Block::start(uint3 index) {
     outcome_ = Outcome{};
     num_live_ = num_threads_;
+    early_ranks_.clear();
     shared.start_block();
     barrier.start_block(static_cast<unsigned>(warps.size()));
     for (unsigned warp = 0; warp < warps.size(); warp++) {
@@ -140,11 +148,35 @@ void Block::wait(const Site& site) {
     }
 }
 
+void Block::wait_for_former(const Site& site) {
+    running_fiber().waited = true;
+    if (is_early()) {
+        early_ranks_.push_back(running_rank_);
+        wait(site);
+    }
+}
+
+// Once nobody can go on without it. False where it was shown already.
+bool Block::show_former() {
+    if (!is_early()) {
+        return false;
+    }
+    const bool untouched = former_->show();
+    former_ = nullptr;
+    if (!untouched) {
+        end_with(Failure::failed, "device memory is written before the kernel before was waited for");
+    }
+    for (unsigned rank : early_ranks_) {
+        wake(rank);
+    }
+    return true;
+}
+
 // False where no thread is ready, itself included.
 bool Block::switch_to_next(bool last) {
     const unsigned rank = next_rank();
     if (rank == NOBODY) {
-        return false;
+        return show_former() && switch_to_next(last);
     }
     Fiber& from = running_fiber();
     Fiber& to = fibers_[rank];

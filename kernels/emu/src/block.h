@@ -24,8 +24,8 @@ class Block {
     Block(const Block&) = delete;
     Block& operator=(const Block&) = delete;
 
-    // Runs the block with this index to its end, or to its failure.
-    Outcome run(uint3 index);
+    // Runs the block with this index to its end, or to its failure; `former` is hidden until its threads wait for it.
+    Outcome run(uint3 index, Former* former = nullptr);
 
     // The block whose fiber runs on this OS thread.
     static Block& running();
@@ -36,6 +36,8 @@ class Block {
     Fiber& running_fiber() { return fibers_[running_rank_]; }
     unsigned num_live() const { return num_live_; }
     void wait(const Site& site);
+    void wait_for_former(const Site& site);
+    bool is_early() const { return former_ != nullptr; }
     void wake(unsigned rank) { fibers_[rank].state = FiberState::ready; }
     [[noreturn]] void end_with(Failure failure, std::string message);
 
@@ -49,6 +51,7 @@ class Block {
     void shuffle_turns();
     void exit_thread();
     bool switch_to_next(bool last);
+    bool show_former();
     // Whose turn it is, or nobody's.
     unsigned next_rank();
     unsigned ready_in_warp(unsigned warp) const;
@@ -71,6 +74,9 @@ class Block {
     std::vector<unsigned> turns_;
     std::vector<unsigned> turn_of_;
     unsigned running_rank_ = 0;
+    // Null once it is shown, and who waits for that.
+    Former* former_ = nullptr;
+    std::vector<unsigned> early_ranks_;
 
     // The stack that `run` was called on.
     void* host_stack_pointer_ = nullptr;

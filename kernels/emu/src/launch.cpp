@@ -20,6 +20,8 @@ namespace {
 constexpr unsigned MAX_THREADS = 1024;
 constexpr unsigned MAX_BLOCK_Z = 64;
 constexpr unsigned MAX_GRID_YZ = 65535;
+// Of a launch, spread over its grid: to hide what kernels have written is to copy it.
+constexpr uint64_t EARLY_BLOCKS = 8;
 
 uint64_t product(const dim3& size) { return static_cast<uint64_t>(size.x) * size.y * size.z; }
 
@@ -56,7 +58,8 @@ struct Work {
         const Unwatched unwatched;
         const CrashReports reports;
         for (uint64_t taken = first(worker); taken < num_blocks && !failed; taken = after(taken)) {
-            Outcome ended = block.run(block_index(taken));
+            const bool early = taken % ((num_blocks + EARLY_BLOCKS - 1) / EARLY_BLOCKS) == 0;
+            Outcome ended = block.run(block_index(taken), early ? shape.former : nullptr);
             if (ended.failure != Failure::none) {
                 const std::lock_guard<std::mutex> lock(mutex);
                 failed = true;
@@ -138,10 +141,16 @@ Schedule Schedule::from_environment() {
     } else if (order != nullptr && strncmp(order, "random", 6) == 0) {
         schedule.order = Order::random;
         schedule.seed = order[6] == ':' ? static_cast<unsigned>(strtoul(order + 7, nullptr, 10)) : 1;
+    } else if (order != nullptr && strcmp(order, "early") == 0) {
+        schedule.early = true;
     }
     const char* const workers = getenv("TOKENMILL_EMU_WORKERS");
     schedule.workers = workers != nullptr ? static_cast<unsigned>(strtoul(workers, nullptr, 10)) : std::thread::hardware_concurrency();
     schedule.workers = std::max(sanitizer::FINDS_RACES ? 2u : 1u, schedule.workers);
+    if (schedule.early) {
+        // What is hidden from one block is hidden from all.
+        schedule.workers = 1;
+    }
     return schedule;
 }
 

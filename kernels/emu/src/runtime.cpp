@@ -64,12 +64,16 @@ void copy_async(void* to, const void* from, unsigned bytes, unsigned source_byte
     if (unaligned(to) || (source_bytes > 0 && unaligned(from))) {
         fail(Failure::misaligned, site, "an address is not a multiple of %u", bytes);
     }
-    Block::running().running_fiber().copies.issue(to, from, bytes, source_bytes);
+    Block::running().running_fiber().copies.issue({to, from, bytes, source_bytes}, Block::running().is_early());
 }
 
 void copy_commit() { Block::running().running_fiber().copies.commit(); }
 
-void wait_for_former_kernel() { Block::running().running_fiber().waited = true; }
+void wait_for_former_kernel(const Site& site) {
+    Block& block = Block::running();
+    const InRuntime in_runtime(block.running_fiber());
+    block.wait_for_former(site);
+}
 
 void copy_wait(unsigned pending) { Block::running().running_fiber().copies.wait(pending); }
 

@@ -1,7 +1,10 @@
 // Cases of the driver library, through its entry points: strict where a card and its driver are strict.
+#include <unistd.h>
+
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <fstream>
 #include <vector>
 
 #include "abi.h"
@@ -149,7 +152,7 @@ CASE(driver_refuses_clusters, passes()) {
 }
 
 // A kernel that starts before the one before it has ended.
-static Result launch_overlapping(const Host& host, const char* name) {
+static void overlap(const Host& host, const char* name) {
     Handle kernel;
     works(cuModuleGetFunction(&kernel, host.module, name), name);
     LaunchAttribute attribute{};
@@ -159,17 +162,87 @@ static Result launch_overlapping(const Host& host, const char* name) {
     DevicePointer out = host.floats;
     void* parameters[] = {&out};
     works(cuLaunchKernelEx(&config, kernel, parameters, nullptr), "the launch itself");
-    return cuStreamSynchronize(host.stream);
 }
 
 CASE(driver_overlaps_kernels_that_wait, passes()) {
     const Host host;
-    same(launch_overlapping(host, "waits_for_former"), SUCCESS, "a kernel that waits");
+    overlap(host, "waits_for_former");
+    works(cuStreamSynchronize(host.stream), "a kernel that waits");
 }
 
 CASE(driver_overlaps_no_kernel_that_does_not_wait, everywhere("never waited for that")) {
     const Host host;
-    same(launch_overlapping(host, "waits_in_part"), LAUNCH_FAILED, "a kernel of which half the threads wait");
+    overlap(host, "waits_in_part");
+    same(cuStreamSynchronize(host.stream), LAUNCH_FAILED, "a kernel of which half the threads wait");
+}
+
+// What comes of a one and of a kernel that adds one, with others in between.
+static float sum_behind(const char* order, const char* name, int others) {
+    setenv("TOKENMILL_EMU_ORDER", order, 1);
+    const Host host;
+    overlap(host, "waits_for_former");
+    for (int at = 0; at < others; at++) {
+        overlap(host, "waits_and_adds");
+    }
+    overlap(host, name);
+    float sum = 0.0f;
+    works(cuStreamSynchronize(host.stream), "the kernels");
+    works(host.read(&sum), "the sum");
+    works(cuDevicePrimaryCtxRelease_v2(0), "the end of the context");
+    return sum;
+}
+
+CASE(driver_hides_what_a_kernel_must_wait_for, passes()) {
+    for (int others : {0, 2}) {
+        const float sum = 2.0f + static_cast<float>(others);
+        for (const char* name : {"waits_and_adds", "reads_and_waits", "copies_and_waits"}) {
+            expect(sum_behind("forward", name, others) == sum, "%s behind %d others", name, others);
+        }
+        expect(sum_behind("early", "waits_and_adds", others) == sum, "a kernel that waits, behind %d others", others);
+        for (const char* name : {"reads_and_waits", "copies_and_waits"}) {
+            const float early = sum_behind("early", name, others);
+            expect(early != early, "%s early behind %d others: %f", name, others, static_cast<double>(early));
+        }
+    }
+}
+
+CASE(driver_refuses_early_writes, everywhere("device memory is written before the kernel before was waited for")) {
+    setenv("TOKENMILL_EMU_ORDER", "early", 1);
+    const Host host;
+    overlap(host, "waits_for_former");
+    overlap(host, "writes_and_waits");
+    same(cuStreamSynchronize(host.stream), LAUNCH_FAILED, "a kernel that writes before it waits");
+}
+
+// Uploads are there for whoever comes behind them, at once.
+CASE(driver_hides_no_uploads, passes()) {
+    setenv("TOKENMILL_EMU_ORDER", "early", 1);
+    const Host host;
+    const float one = 1.0f;
+    overlap(host, "waits_for_former");
+    works(cuMemcpyHtoDAsync_v2(host.floats, &one, sizeof one, host.stream), "an upload");
+    overlap(host, "reads_and_waits");
+    float sum = 0.0f;
+    works(cuStreamSynchronize(host.stream), "the kernels");
+    works(host.read(&sum), "the sum");
+    expect(sum == 2.0f, "%f", static_cast<double>(sum));
+}
+
+CASE(driver_names_the_kernels_that_ran, passes()) {
+    const std::string path = "/tmp/emulator-tests-" + std::to_string(getpid());
+    remove(path.c_str());
+    setenv("TOKENMILL_EMU_LAUNCHED", path.c_str(), 1);
+    const Host host;
+    for (int launch = 0; launch < 2; launch++) {
+        works(host.launch(host.floats), "a launch");
+        overlap(host, "waits_for_former");
+    }
+    works(cuCtxSynchronize(), "all of them");
+    std::ifstream names(path);
+    std::string first, second, more;
+    names >> first >> second;
+    expect(first == "bounded" && second == "waits_for_former" && !(names >> more), "%s, %s, %s", first.c_str(), second.c_str(), more.c_str());
+    remove(path.c_str());
 }
 
 CASE(driver_checks_pointers, everywhere("argument 0 (from 0) points at no device memory")) {

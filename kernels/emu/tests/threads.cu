@@ -164,3 +164,30 @@ extern "C" __global__ void waits_in_part(float* out) {
     }
     out[blockIdx.x * blockDim.x + threadIdx.x] = 1.0f;
 }
+
+// Each thread adds one to a number that a kernel before wrote: after it has waited, or too early, by itself or behind its back.
+extern "C" __global__ void waits_and_adds(float* out) {
+    after_former_kernel();
+    out[blockIdx.x * blockDim.x + threadIdx.x] += 1.0f;
+}
+
+extern "C" __global__ void reads_and_waits(float* out) {
+    const float number = out[blockIdx.x * blockDim.x + threadIdx.x];
+    after_former_kernel();
+    out[blockIdx.x * blockDim.x + threadIdx.x] = number + 1.0f;
+}
+
+extern "C" __global__ void copies_and_waits(float* out) {
+    SMEM_ARRAY(float, numbers, 4 * 32);
+    const int at = blockIdx.x * blockDim.x + threadIdx.x;
+    cp_async16(numbers + threadIdx.x * 4, out + at / 4 * 4);
+    cp_async_commit();
+    after_former_kernel();
+    cp_async_wait<0>();
+    out[at] = numbers[threadIdx.x * 4 + at % 4] + 1.0f;
+}
+
+extern "C" __global__ void writes_and_waits(float* out) {
+    out[blockIdx.x * blockDim.x + threadIdx.x] = 1.0f;
+    after_former_kernel();
+}

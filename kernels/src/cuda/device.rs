@@ -28,14 +28,8 @@ const OVERLAPPING: (i32, i32) = (9, 0);
 pub(super) struct Device {
     context: Arc<CudaContext>,
     stream: Arc<CudaStream>,
-    kernels: HashMap<&'static str, Kernel>,
-}
-
-/// A kernel, ready to launch.
-pub(super) struct Kernel {
-    pub function: CudaFunction,
-    /// Whether it may start before the one before it has ended, as it waits for that itself.
-    pub overlaps: bool,
+    kernels: HashMap<&'static str, CudaFunction>,
+    overlaps: bool,
 }
 
 impl Device {
@@ -61,8 +55,8 @@ impl Device {
         // SAFETY: one stream orders everything; nothing else of cudarc's touches the memory.
         unsafe { context.disable_event_tracking() };
         let stream = context.new_stream().map_err(opened)?;
-        let kernels = load(&context, capability >= OVERLAPPING)?;
-        Ok(Rc::new(Self { context, stream, kernels }))
+        let kernels = load(&context)?;
+        Ok(Rc::new(Self { context, stream, kernels, overlaps: capability >= OVERLAPPING }))
     }
 
     /// One line for people.
@@ -90,8 +84,13 @@ impl Device {
         self.said(event.record(&self.stream), "an event")
     }
 
+    /// Whether a kernel may start before the one before it has ended.
+    pub fn overlaps(&self) -> bool {
+        self.overlaps
+    }
+
     /// The kernel called `name`.
-    pub fn kernel(&self, name: &str) -> &Kernel {
+    pub fn kernel(&self, name: &str) -> &CudaFunction {
         self.kernels.get(name).unwrap_or_else(|| panic!("no kernel is called {name}"))
     }
 
@@ -114,12 +113,12 @@ fn check_driver() -> Result<(), DeviceError> {
     Ok(())
 }
 
-fn load(context: &Arc<CudaContext>, can_overlap: bool) -> Result<HashMap<&'static str, Kernel>, DeviceError> {
+fn load(context: &Arc<CudaContext>) -> Result<HashMap<&'static str, CudaFunction>, DeviceError> {
     if MODULES.is_empty() {
         return Err(refused(NO_KERNELS));
     }
     let mut kernels = HashMap::new();
-    for &(module, image, names, waits) in MODULES {
+    for &(module, image, names) in MODULES {
         let missing = |error: DriverError| match error.0 {
             CUresult::CUDA_ERROR_INVALID_IMAGE => refused(NO_KERNELS),
             _ => failed(error, module),
@@ -129,7 +128,7 @@ fn load(context: &Arc<CudaContext>, can_overlap: bool) -> Result<HashMap<&'stati
             let function = loaded.load_function(name).map_err(missing)?;
             let shared = CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
             function.set_attribute(shared, SHARED_BYTES).map_err(missing)?;
-            kernels.insert(name, Kernel { function, overlaps: waits && can_overlap });
+            kernels.insert(name, function);
         }
     }
     Ok(kernels)

@@ -1,7 +1,23 @@
 //! Launches of kernels, each as soon as the one before it allows.
 //!
-//! A kernel that waits by itself for what the one before it wrote (`after_former_kernel`) starts while that one ends: its
-//! blocks are in place when the last result is. Programmatic dependent launch, from compute capability 9.0 on.
+//! From compute capability 9.0 on every launch allows programmatic dependent launch: a kernel's blocks are in place, and its weights
+//! under way, when the last result of the kernel before it is. The rule that makes this right, and that the emulator holds
+//! every kernel to:
+//!
+//! - Every thread of every kernel comes by `after_former_kernel`, however little it has to do. That lets the next kernel start, and
+//!   waits until the former has ended and its writes can be seen. A kernel has ended only when its threads have, each of which has
+//!   waited: so behind the wait all earlier kernels have ended, not only the last.
+//! - Before the wait none of them need have. The next kernel starts once every block of this one has let it, which each does
+//!   before it waits itself; so a whole step's kernels may be waiting in a row. A thread may read there what no kernel ever writes
+//!   (weights, scales, gains, tables), though not what the kernel before the former wrote, and it may write nothing: a
+//!   buffer of the arena, a counter and a slot of the cache may all still be somebody's.
+//! - Behind the wait all is as without overlap: arena buffers may be reused, counters are zero again, the cache holds what was
+//!   written. Nothing may be read through the read-only path (`__ldg`, `const __restrict__`), which a compiler may move up across the wait.
+//! - Copies, fills, a graph's beginning and other libraries' kernels wait for everything before them, and a kernel behind one of
+//!   them for it. So what is uploaded once a step is whole before the step's first kernel starts.
+//!
+//! Letting the next kernel start early costs this one nothing: it does so when all blocks of this one have their SM, and
+//! takes what they leave.
 
 use std::ptr;
 
@@ -38,14 +54,13 @@ impl Device {
             sharedMemBytes: size(shared_bytes),
             hStream: self.stream().cu_stream(),
             attrs: &raw mut overlap,
-            numAttrs: u32::from(kernel.overlaps),
+            numAttrs: u32::from(self.overlaps()),
         };
         let mut params = ptr::from_ref(params).cast_mut().cast();
         // SAFETY: the driver copies parameters and attributes before it returns; each caller fills `params` as the kernel's
         // header asks, with addresses that outlive the stream's work.
-        let result = unsafe {
-            sys::cuLaunchKernelEx(&raw const config, kernel.function.cu_function(), &raw mut params, ptr::null_mut())
-        };
+        let result =
+            unsafe { sys::cuLaunchKernelEx(&raw const config, kernel.cu_function(), &raw mut params, ptr::null_mut()) };
         self.said(result.result(), name)
     }
 }

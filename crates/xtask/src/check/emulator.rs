@@ -1,22 +1,32 @@
-//! The CUDA kernels on the emulator: its own tests, then the kernels' tests in other orders of lanes and under sanitizers. (The plain
-//! order is part of all tests, which find the emulator by themselves.)
+//! The CUDA kernels on the emulator: its own tests, then the kernels' tests in other orders of lanes and of kernels, and under
+//! sanitizers. (The plain order is part of all tests, which find the emulator by themselves.)
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Result, ensure};
 use serde_json::Value;
 
-use super::{Context, Counts, cargo, command};
+use super::{Context, Counts, cargo, command, kernels};
 use crate::emu::{self, Sanitizer};
 use crate::pack::{self, Programs};
 
 const ALL: &[&str] = &["cuda::tests"];
-/// Under the thread sanitizer all tests would take minutes: one with every matmul's tile, one with all of attention, one with all of
-/// sampling.
+/// Under the thread sanitizer all tests would take minutes: those that between them launch every kernel.
 const UNDER_THREADS: &[&str] = &[
+    "cuda::tests::dense::gathered_rows_agree",
+    "cuda::tests::dense::embeddings_agree",
     "cuda::tests::dense::sums_agree",
-    "cuda::tests::attention::mixed_steps_agree",
+    "cuda::tests::dense::silu_units_agree",
+    "cuda::tests::attention::spans_of_every_width_agree",
+    "cuda::tests::experts::experts_of_codes_agree",
+    "cuda::tests::experts::mixtures_agree",
+    "cuda::tests::fp8::gated_units",
+    "cuda::tests::fp8::products_and_sums_are_those_of_the_codes",
+    "cuda::tests::int4::groups_zeros_and_orders_agree",
+    "cuda::tests::int4::gated_units_agree",
+    "cuda::tests::library::the_library_agrees_where_it_is_asked",
     "cuda::tests::sample::rows_beyond_the_kernels_are_sampled_by_the_host",
 ];
 
@@ -25,21 +35,42 @@ pub(super) fn run(context: &Context) -> Result<Counts> {
     let folder = emu::build(&context.root, None)?;
     // The program itself: a sanitizer shall watch it, and not cargo.
     let program = context.built()?.library_tests("kernels")?;
-    for order in ["reverse", "random"] {
-        println!("-- lanes in {order} order");
+    for order in ["reverse", "random", "early"] {
+        println!("-- {order} order");
         let mut command = program.command();
         command.args(ALL).env("LD_LIBRARY_PATH", &folder).env("TOKENMILL_EMU_ORDER", order);
-        counts.merge(cargo::counted(context, &mut command)?);
+        counts.merge(whole(context, &mut command)?);
     }
     for (sanitizer, names) in [(Sanitizer::Address, ALL), (Sanitizer::Thread, UNDER_THREADS)] {
         println!("-- {sanitizer:?} sanitizer");
         let folder = emu::build(&context.root, Some(sanitizer))?;
         let mut command = program.command();
         emu::watch(sanitizer, &folder, command.args(names))?;
-        counts.merge(cargo::counted(context, &mut command)?);
+        counts.merge(whole(context, &mut command)?);
     }
     counts.merge(gpu_check(context, &folder)?);
     Ok(counts)
+}
+
+/// Counts the tests that `command` runs, and one more: that among them they launch every kernel.
+fn whole(context: &Context, command: &mut Command) -> Result<Counts> {
+    let path = context.target().join("emu-launched.txt");
+    std::fs::remove_file(&path).ok();
+    let mut counts = cargo::counted(context, command.env("TOKENMILL_EMU_LAUNCHED", &path))?;
+    let launched = std::fs::read_to_string(&path).unwrap_or_default();
+    let names = kernels::names(&context.root)?;
+    let missing = missing(&names, &launched);
+    if !missing.is_empty() {
+        println!("never launched: {}", missing.join(", "));
+    }
+    counts.add(missing.is_empty());
+    Ok(counts)
+}
+
+/// Those of `names` that are no line of `launched`.
+fn missing<'a>(names: &'a [String], launched: &str) -> Vec<&'a str> {
+    let launched: BTreeSet<&str> = launched.lines().collect();
+    names.iter().map(String::as_str).filter(|name| !launched.contains(name)).collect()
 }
 
 /// The command for machines with a GPU, on shapes for the emulator: each of its steps counts.
@@ -73,5 +104,17 @@ pub(super) fn offer(context: &Context, command: &mut Command) {
     let is_chosen = command.get_envs().any(|(name, _)| name == "LD_LIBRARY_PATH");
     if !is_chosen && folder.join("libcuda.so.1").exists() {
         command.env("LD_LIBRARY_PATH", folder);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernels_that_no_test_launches_are_named() {
+        let names = ["norm", "norm_add", "sample"].map(str::to_owned);
+        assert_eq!(missing(&names, "norm_add\nsample\nwrapper\n"), ["norm"]);
+        assert!(missing(&names, "sample\nnorm\nnorm_add\n").is_empty());
     }
 }

@@ -12,6 +12,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use super::{Context, Counts, venv};
 
+const BUDGETS: &str = "kernels/budgets.toml";
 /// As `kernels/build.rs` has them.
 const ARCHS: [&str; 6] = ["80", "86", "89", "90a", "100a", "120a"];
 
@@ -38,7 +39,7 @@ struct Job {
 
 pub(super) fn run(context: &Context) -> Result<Counts> {
     let toolkit = toolkit(context)?;
-    let budgets = budgets(&context.root.join("kernels/budgets.toml"))?;
+    let budgets = budgets(&context.root.join(BUDGETS))?;
     let out = context.target().join("kernels");
     fs::create_dir_all(&out).context("target/ can be written")?;
     let jobs = jobs(&context.root.join("kernels/cuda"))?;
@@ -92,6 +93,11 @@ fn jobs(folder: &Path) -> Result<Vec<Job>> {
     sources.retain(|path| path.extension().is_some_and(|kind| kind == "cu"));
     sources.sort();
     Ok(sources.into_iter().flat_map(|source| ARCHS.map(|arch| Job { source: source.clone(), arch })).collect())
+}
+
+/// The names of all kernels.
+pub(super) fn names(root: &Path) -> Result<Vec<String>> {
+    Ok(budgets(&root.join(BUDGETS))?.into_keys().collect())
 }
 
 fn budgets(path: &Path) -> Result<BTreeMap<String, Budget>> {

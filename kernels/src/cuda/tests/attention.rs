@@ -207,6 +207,18 @@ fn long_contexts_agree() {
 }
 
 #[test]
+fn spans_of_every_width_agree() {
+    let steps: Steps<'_> = &[&[(0, 258)], &[(0, 1), (1, 1)]];
+    // The last position sees two spans, and the chunk before it takes little.
+    let narrow = Case { heads: 2, kv_heads: 1, window: Some(20), ..PLAIN };
+    let wide = [16, 32, 64, 80, 96, 128, 256].map(|dim| Case { dim, ..narrow.clone() });
+    let coded = [16, 64, 128].map(|dim| Case { dim, dtype: FP8.dtype, kv_scales: FP8.kv_scales, ..narrow.clone() });
+    for case in wide.iter().chain(&coded) {
+        check_agreement("spans_of_every_width_agree", case, steps);
+    }
+}
+
+#[test]
 fn mixed_steps_agree() {
     let cases = [
         PLAIN,

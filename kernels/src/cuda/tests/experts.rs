@@ -1,6 +1,6 @@
 //! Mixtures of experts: the routing's kernels and every experts' kernel.
 
-use crate::mixtures::{CASES, Mixture, SCALED_CASES};
+use crate::mixtures::{CASES, Matrix, Mixture, PLAIN, SCALED_CASES};
 
 use super::*;
 
@@ -19,6 +19,40 @@ fn mixtures_agree() {
         // bf16 between gate and down moves sums of K products by the root of K of its steps.
         let tolerance = Tolerance { absolute: CLOSE.absolute * 4.0, relative: CLOSE.relative };
         check_close(&format!("{format:?} {case:?}"), &actual, &case.expected(format), tolerance);
+    }
+}
+
+/// Experts of codes that a file brings and nobody makes here: super-blocks, or INT4 in groups of `group`.
+fn coded(case: &Mixture, format: Format, group: usize) -> Vec<[Matrix; 3]> {
+    let mut random = Random::new(29);
+    let mut matrix = |rows: usize, cols: usize| {
+        let (bytes, scales) = match format {
+            Format::Int4 => {
+                let case = int4::case(cols, rows, group, true, false, Kind::Int4(group));
+                let (codes, scales) = int4::part(&mut random, case, rows);
+                (codes, Some(scales))
+            }
+            _ => (stored(&mut random, format, rows, cols), None),
+        };
+        Matrix { rows, cols, format, bytes, scales }
+    };
+    let (hidden, ffn) = (case.hidden, case.ffn);
+    (0..case.experts).map(|_| [matrix(ffn, hidden), matrix(ffn, hidden), matrix(hidden, ffn)]).collect()
+}
+
+#[test]
+fn experts_of_codes_agree() {
+    let small = Mixture { experts: 2, top_k: 1, hidden: 256, ffn: 256, ..PLAIN };
+    let kinds = [(Format::Q4K, 0), (Format::Q6K, 0), (Format::Int4, 32), (Format::Int4, 64)];
+    for ((format, group), tokens) in kinds.into_iter().flat_map(|kind| [3, 130].map(|tokens| (kind, tokens))) {
+        let Some(mut cuda) = gpu("experts_of_codes_agree") else { return };
+        let case = Mixture { tokens, ..small };
+        let matrices = coded(&case, format, group);
+        let expected = case.expected_stored(&matrices);
+        let size = (expected.iter().map(|x| x * x).sum::<f32>() / expected.len() as f32).sqrt();
+        let tolerance = Tolerance { absolute: 0.03 * size, relative: CLOSE.relative };
+        let actual = case.run_stored(&mut cuda, &matrices, &case.all());
+        check_close(&format!("{format:?} {group} {case:?}"), &actual, &expected, tolerance);
     }
 }
 
