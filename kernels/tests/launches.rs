@@ -1,12 +1,16 @@
-//! How many kernels a dense layer takes when it decodes, and that nobody waits between them. The emulator counts for its whole process,
-//! so this test has one of its own.
+//! What a step costs the host: how many kernels a dense layer takes when it decodes, that nobody waits between them, and that a step
+//! which is replayed waits once and allocates nothing on the device (`tests/allocations.rs` at the top holds the same of the host).
+//! The emulator counts for its whole process, so these tests have one of their own, and take turns.
 
 #![allow(clippy::unwrap_used, unsafe_code)]
 
 use std::ffi::{c_char, c_int, c_void};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use contract::SamplingParams;
 use kernels::cuda::{Buf, Cache, Cuda, Weight};
 use quant::{Format, Stored, quantize};
+use sampler::{Row, Sampled};
 use tensor::{
     Activation, AttnSpec, Backend, CacheSpec, GroupInputs, KvDtype, KvScales, NormSpec, QkvSpec, Role, RopeTable,
     StepInputs, StepKey,
@@ -16,6 +20,9 @@ use testkit::Random;
 /// Launches of a layer: norm, qkv, attention, out, norm, gate and up, down. Of FP8 two more, which make codes of what no block sees whole rows
 /// of: after attention, and after the gated unit.
 const LAUNCHES: [(Format, u64); 2] = [(Format::F32, 7), (Format::Fp8E4m3, 9)];
+
+/// Of a step beside its layers: embedding, rows wanted, norm, head; edits, scan, draws, log probabilities.
+const BESIDE: u64 = 8;
 
 /// Llama 3.1's structure at a 32nd of its size: four query heads share a key head.
 const HEADS: usize = 8;
@@ -32,10 +39,35 @@ unsafe extern "C" {
     fn dlsym(library: *mut c_void, name: *const c_char) -> *mut c_void;
 }
 
-type Count = extern "C" fn(*mut u64, *mut u64) -> c_int;
+/// As `emu/driver/counts.h` has it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Counts {
+    launches: u64,
+    replays: u64,
+    waits: u64,
+    uploads: u64,
+    downloads: u64,
+    allocations: u64,
+}
 
-/// Kernels that have run, and times that the host waited for work; `None` on a card, whose driver does not tell.
-fn counts() -> Option<[u64; 2]> {
+impl Counts {
+    fn since(self, before: Self) -> Self {
+        Self {
+            launches: self.launches - before.launches,
+            replays: self.replays - before.replays,
+            waits: self.waits - before.waits,
+            uploads: self.uploads - before.uploads,
+            downloads: self.downloads - before.downloads,
+            allocations: self.allocations - before.allocations,
+        }
+    }
+}
+
+type Count = extern "C" fn(*mut Counts) -> c_int;
+
+/// What has happened so far; `None` on a card, whose driver does not tell.
+fn counts() -> Option<Counts> {
     const NOW: c_int = 2;
     // SAFETY: the driver's library is loaded already, and looking up a name changes nothing.
     let found = unsafe { dlsym(dlopen(c"libcuda.so.1".as_ptr(), NOW), c"tokenmill_emu_counts".as_ptr()) };
@@ -44,9 +76,15 @@ fn counts() -> Option<[u64; 2]> {
     }
     // SAFETY: the emulator declares it so.
     let count = unsafe { std::mem::transmute::<*mut c_void, Count>(found) };
-    let (mut launches, mut waits) = (0, 0);
-    assert_eq!(count(&raw mut launches, &raw mut waits), 0, "the emulator answers");
-    Some([launches, waits])
+    let mut counts = Counts::default();
+    assert_eq!(count(&raw mut counts), 0, "the emulator answers");
+    Some(counts)
+}
+
+/// Held by the test that runs.
+fn alone() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// One layer, as `nn` calls a backend for it, run over and over.
@@ -67,7 +105,7 @@ impl Decoder {
         let mut random = Random::new(3);
         let mut matrix = |cuda: &mut Cuda, rows: usize, cols: usize, role: Role| {
             let values: Vec<f32> = random.vector(rows * cols).iter().map(|x| x * 0.1).collect();
-            let format = if role == Role::Embed { Format::F32 } else { format };
+            let format = if role == Role::Head { Format::F32 } else { format };
             let bytes = quantize(format, &values).unwrap();
             let part = Stored::new(rows, cols, format, &bytes).unwrap();
             let parts = if role == Role::Glu { vec![part; 2] } else { vec![part] };
@@ -99,7 +137,7 @@ impl Decoder {
                 sinks: None,
                 kv_scales,
             },
-            table: matrix(cuda, VOCAB, HIDDEN, Role::Embed),
+            table: matrix(cuda, VOCAB, HIDDEN, Role::Head),
             qkv: matrix(cuda, (HEADS + 2 * KV_HEADS) * DIM, HIDDEN, Role::Column),
             out: matrix(cuda, HIDDEN, HIDDEN, Role::Row),
             glu: matrix(cuda, INTERMEDIATE, HIDDEN, Role::Glu),
@@ -122,6 +160,14 @@ impl Decoder {
         }
         x
     }
+
+    /// The forward of one layer, and the logits of every token.
+    fn logits(&mut self, b: &mut Cuda) -> Buf {
+        let x = self.forward(b, 1);
+        let x = b.gather(&x);
+        let act = b.norm(&x, &self.norm, Cuda::wants(&self.table));
+        b.linear(&act, &self.table, None)
+    }
 }
 
 /// One token each of some sequences at `position`.
@@ -143,18 +189,18 @@ fn step(sequences: usize, position: usize) -> StepInputs {
     }
 }
 
-/// Launches and waits of one step of `layers`.
-fn cost(cuda: &mut Cuda, decoder: &mut Decoder, inputs: &StepInputs, layers: usize) -> Option<[u64; 2]> {
+/// What one step of `layers` costs.
+fn cost(cuda: &mut Cuda, decoder: &mut Decoder, inputs: &StepInputs, layers: usize) -> Option<Counts> {
     let before = counts()?;
     let out = cuda.step(StepKey::Eager, inputs, &mut |b| decoder.forward(b, layers)).unwrap();
     cuda.read(&out, &mut Vec::new()).unwrap();
-    let after = counts()?;
-    Some([after[0] - before[0], after[1] - before[1]])
+    Some(counts()?.since(before))
 }
 
 #[test]
 fn a_layer_decodes_in_few_launches_that_nobody_waits_between() {
     let name = "a_layer_decodes_in_few_launches_that_nobody_waits_between";
+    let _turn = alone();
     for (format, launches) in LAUNCHES {
         let mut cuda = match Cuda::new(0) {
             Ok(cuda) => cuda,
@@ -172,8 +218,61 @@ fn a_layer_decodes_in_few_launches_that_nobody_waits_between() {
             let [Some(one), Some(four)] = costs else { return testkit::skip(name, "this driver counts no launches") };
             let what =
                 format!("{format}, {} sequences at {}: {one:?}, {four:?}", inputs.num_seqs(), inputs.positions[0]);
-            assert_eq!(four[0] - one[0], 3 * launches, "launches of three layers; {what}");
-            assert_eq!(four[1], one[1], "waits; {what}");
+            assert_eq!(four.launches - one.launches, 3 * launches, "launches of three layers; {what}");
+            assert_eq!(four.waits, one.waits, "waits; {what}");
         }
+    }
+}
+
+/// One greedy row, and the others drawn, with log probabilities and a token that is out.
+fn sampling(rows: usize) -> Vec<SamplingParams> {
+    let drawn = SamplingParams { top_p: 0.9, bad_words: vec![vec![3]], logprobs: Some(2), ..SamplingParams::default() };
+    let mut params = vec![drawn; rows];
+    params[0] = SamplingParams::greedy();
+    params
+}
+
+/// A step as the runner makes it: the forward, and a token a row.
+fn sample(cuda: &mut Cuda, decoder: &mut Decoder, inputs: &StepInputs, wants: &[SamplingParams]) -> Sampled {
+    let key = StepKey::Decode { bucket: inputs.num_seqs() as u32 };
+    let logits = cuda.step(key, inputs, &mut |b| decoder.logits(b)).unwrap();
+    let (tokens, position, prompt_len, counts, mask, known) = (&[1, 1][..], inputs.positions[0], 1, None, None, None);
+    let row = |(logits, params)| Row { logits, params, position, tokens, prompt_len, counts, mask, known };
+    let (mut rows, mut sampled): (Vec<_>, _) = (wants.iter().enumerate().map(row).collect(), Sampled::default());
+    cuda.sample(&logits, &mut rows, &mut sampled).unwrap();
+    sampled
+}
+
+#[test]
+fn a_step_that_is_replayed_waits_once_and_allocates_nothing() {
+    let name = "a_step_that_is_replayed_waits_once_and_allocates_nothing";
+    let (_turn, (format, of_layer)) = (alone(), LAUNCHES[0]);
+    let mut cuda = match Cuda::new(0) {
+        Ok(cuda) => cuda,
+        Err(error) => return testkit::skip(name, &error.to_string()),
+    };
+    let mut decoder = Decoder::new(&mut cuda, format, 256);
+    let wants = sampling(3);
+    let step = |position| {
+        let mut inputs = step(3, position);
+        inputs.logit_tokens = vec![0, 1, 2];
+        inputs.pad(4);
+        inputs
+    };
+    cuda.step(StepKey::Plan, &step(250), &mut |b| decoder.logits(b)).unwrap();
+    // Launched, recorded, and replayed.
+    for position in 30..33 {
+        sample(&mut cuda, &mut decoder, &step(position), &wants);
+    }
+    for position in 33..36 {
+        let before = counts();
+        let sampled = sample(&mut cuda, &mut decoder, &step(position), &wants);
+        let (Some(before), Some(after)) = (before, counts()) else {
+            return testkit::skip(name, "this driver counts no launches");
+        };
+        let launches = of_layer + BESIDE;
+        let expected = Counts { launches, replays: 2, waits: 1, uploads: 2, downloads: 1, allocations: 0 };
+        assert_eq!(after.since(before), expected, "position {position}");
+        assert_eq!(sampled.rows.len(), 3);
     }
 }

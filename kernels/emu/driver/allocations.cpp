@@ -2,6 +2,7 @@
 #include <cstring>
 
 #include "card.h"
+#include "counts.h"
 
 namespace {
 
@@ -9,6 +10,7 @@ void* address_of(DevicePointer pointer) { return reinterpret_cast<void*>(pointer
 
 Result allocate(DevicePointer* pointer, size_t bytes) {
     Card& of = card();
+    counts.allocations++;
     if (bytes == 0) {
         return of.complain(INVALID_VALUE, "an allocation of 0 bytes");
     }
@@ -107,6 +109,7 @@ DRIVER_API cuMemHostAlloc(void** pointer, size_t bytes, unsigned) {
     if (const Result refused = card().refuse_in_capture(); refused != SUCCESS) {
         return refused;
     }
+    counts.allocations++;
     *pointer = bytes == 0 ? nullptr : card().memory.allocate_host(bytes);
     return *pointer != nullptr ? SUCCESS : (bytes == 0 ? INVALID_VALUE : OUT_OF_MEMORY);
 }

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "card.h"
+#include "counts.h"
 
 namespace {
 
@@ -35,6 +36,7 @@ Result to_device(DevicePointer to, const void* from, size_t bytes, Handle stream
     if (const Result result = check(to, bytes, "the destination"); result != SUCCESS) {
         return result;
     }
+    counts.uploads++;
     if (card().memory.is_pinned(from, bytes)) {
         return card().enqueue(stream, [=] {
             memcpy(address_of(to), from, bytes);
@@ -59,6 +61,7 @@ Result to_host(void* to, DevicePointer from, size_t bytes, Handle stream) {
     if (const Result result = check(from, bytes, "the source"); result != SUCCESS) {
         return result;
     }
+    counts.downloads++;
     const bool pinned = card().memory.is_pinned(to, bytes);
     const Result refused = pinned ? SUCCESS : refuse_pageable(stream);
     if (refused != SUCCESS) {

@@ -1,5 +1,6 @@
 // Entry points for graphs: work that was captured, and runs as often as it is launched.
 #include "card.h"
+#include "counts.h"
 
 namespace {
 
@@ -38,6 +39,7 @@ DRIVER_API cuGraphLaunch(Handle handle, Handle stream) {
     if (graph == nullptr) {
         return unknown_graph();
     }
+    counts.replays++;
     return card().enqueue(stream, [graph] {
         for (const Work& work : *graph) {
             if (const Result result = work(); result != SUCCESS) {

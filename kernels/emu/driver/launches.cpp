@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "card.h"
+#include "counts.h"
 
 namespace {
 
@@ -57,6 +58,7 @@ Result break_context(Result code, const std::string& why) {
 
 Result run(const emu::Kernel& kernel, const emu::Launch& shape, Arguments& arguments) {
     Card& of = card();
+    counts.launches++;
     const bool dead = ++of.num_launches_ever >= of.settings.deadly_launch.value_or(ULONG_MAX);
     if (++of.num_launches == of.settings.failing_launch || dead) {
         return break_context(LAUNCH_FAILED, std::string(kernel.name) + ": this launch was told to fail");
@@ -131,14 +133,6 @@ DRIVER_API cuLaunchKernel(Handle function, unsigned grid_x, unsigned grid_y, uns
     BEGIN_CALL
     const emu::Launch shape{dim3(grid_x, grid_y, grid_z), dim3(block_x, block_y, block_z), shared_bytes};
     return launch(function, shape, stream, parameters, extra);
-}
-
-// No driver has this: kernels that ran so far, and how often the host waited for work that had not run.
-DRIVER_API tokenmill_emu_counts(uint64_t* launches, uint64_t* waits) {
-    BEGIN_CALL
-    *launches = card().num_launches;
-    *waits = Stream::num_waits;
-    return SUCCESS;
 }
 
 DRIVER_API cuLaunchKernelEx(const LaunchConfig* config, Handle function, void** parameters, void** extra) {

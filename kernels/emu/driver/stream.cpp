@@ -3,13 +3,15 @@
 
 #include <utility>
 
+#include "counts.h"
+
 void Stream::push(Work piece) {
     work.push_back(std::move(piece));
     enqueued++;
 }
 
 Result Stream::run(uint64_t until) {
-    num_waits += done < until && !work.empty();
+    counts.waits += done < until && !work.empty();
     while (done < until && !work.empty()) {
         const Work piece = std::move(work.front());
         work.pop_front();

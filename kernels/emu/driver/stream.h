@@ -35,8 +35,6 @@ struct Stream {
     // How many pieces of work were ever enqueued, and how many have run.
     uint64_t enqueued = 0;
     uint64_t done = 0;
-    // How often anybody waited for work of any stream that had not run.
-    static inline uint64_t num_waits = 0;
     std::unique_ptr<Capture> capture;
 
     void push(Work piece);

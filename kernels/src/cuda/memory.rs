@@ -59,11 +59,16 @@ impl Device {
         self.said(unsafe { memcpy_htod_async(to, values, self.stream().cu_stream()) }, "an upload")
     }
 
+    /// Enqueues a copy from `from` to `values`. Pageable values are there at once, page-locked ones when the copy is over.
+    pub fn enqueue_download<T>(&self, from: Address, values: &mut [T]) -> Result<(), DeviceError> {
+        // SAFETY: the caller's memory at `from` is large enough, and it leaves page-locked values alone.
+        self.said(unsafe { memcpy_dtoh_async(values, from, self.stream().cu_stream()) }, "a download")
+    }
+
     /// Fills `values` from `from`, once all work before is done.
     pub fn download<T>(&self, from: Address, values: &mut [T]) -> Result<(), DeviceError> {
-        // SAFETY: the caller's memory at `from` is large enough; the copy ends before this returns.
-        let copied = unsafe { memcpy_dtoh_async(values, from, self.stream().cu_stream()) };
-        self.said(copied.and_then(|()| self.stream().synchronize()), "a download")
+        self.enqueue_download(from, values)?;
+        self.said(self.stream().synchronize(), "a download")
     }
 
     pub fn copy(&self, from: Address, to: Address, bytes: usize) -> Result<(), DeviceError> {

@@ -48,9 +48,10 @@ use device::{Address, Device, refused};
 use gemm::{MAX_SPLIT_TILES, Out};
 use graphs::Graphs;
 use params::{E4m3Rows, Norm};
-use sample::Sampler;
+use sample::{Logits, Sampler};
 use shape::{Shape, bucket};
 use staging::Loader;
+use step::Forward;
 use upload::Uploaded;
 use weight::{Kind, Packed};
 
@@ -66,7 +67,9 @@ pub struct Cuda {
     uploaded: Uploaded,
     /// Of the step that runs, or ran last.
     shape: Shape,
-    graphs: Graphs,
+    graphs: Graphs<Shape, Forward>,
+    /// Whether the step is one of those that are recorded and replayed.
+    replays: bool,
     planning: bool,
     /// What the step's inputs were found to be good for.
     checked: Vec<Check>,
@@ -97,7 +100,8 @@ impl Cuda {
             inputs: Inputs::default(),
             uploaded: Uploaded::default(),
             shape: Shape::default(),
-            graphs: Graphs::new(),
+            graphs: Graphs::default(),
+            replays: false,
             planning: false,
             checked: Vec::new(),
             failed: None,
@@ -112,6 +116,7 @@ impl Cuda {
     /// The same without recording: every step launches its kernels one by one.
     pub fn eager(mut self) -> Self {
         self.graphs.disable();
+        self.sampler.disable_graphs();
         self
     }
 
@@ -319,7 +324,8 @@ impl Backend for Cuda {
             return Err(refused(format!("rows to sample must name ascending rows of the {num_rows} of the logits")));
         }
         let first = out.rows.len();
-        self.sampler.run(&self.device, (logits.address(), num_rows, vocab), rows, out)?;
+        let logits = Logits { at: logits.address(), rows: num_rows, vocab };
+        self.sampler.run(&self.device, logits, self.replays, rows, out)?;
         for (row, sampled) in rows.iter().zip(&out.rows[first..]) {
             if row.known.is_none() && sampled.finite {
                 self.inputs.remember(row.logits, sampled.token);

@@ -1,4 +1,4 @@
-//! Page-locked host memory that the device reads by itself, while the host goes on.
+//! Page-locked host memory that the device reads and writes by itself, while the host goes on.
 
 use std::ptr::NonNull;
 use std::rc::Rc;
@@ -9,31 +9,31 @@ use tensor::DeviceError;
 
 use super::device::{Address, Device};
 
-/// Host memory, and a mark behind the last copy from it: nothing is overwritten that is still to be read.
+/// Host memory, and a mark behind the last copy from or to it: nobody looks at it before that is over.
 pub(super) struct Pinned {
     device: Rc<Device>,
     host: NonNull<u32>,
     words: usize,
-    sent: CudaEvent,
+    copied: CudaEvent,
 }
 
 impl Pinned {
     /// `words` zeros.
     pub fn new(device: &Rc<Device>, words: usize) -> Result<Self, DeviceError> {
-        let (words, sent) = (words.max(1), device.event()?);
+        let (words, copied) = (words.max(1), device.event()?);
         // SAFETY: asks for memory, which is freed once, by `drop`.
         let host = unsafe { malloc_host(words * 4, 0) };
         let host = device.said(host, "page-locked memory")?.cast::<u32>();
         let host = NonNull::new(host).expect("an allocation that succeeded is somewhere");
         // SAFETY: as many words were just allocated, aligned to a page.
         unsafe { host.write_bytes(0, words) };
-        Ok(Self { device: Rc::clone(device), host, words, sent })
+        Ok(Self { device: Rc::clone(device), host, words, copied })
     }
 
-    /// The memory, once the device has read what was sent from it.
+    /// The memory, once the device is done with it.
     pub fn words(&mut self) -> Result<&mut [u32], DeviceError> {
-        self.device.said(self.sent.synchronize(), "an upload")?;
-        // SAFETY: allocated and filled by `new`; the device reads it only between `send` and its mark.
+        self.device.said(self.copied.synchronize(), "a copy")?;
+        // SAFETY: allocated and filled by `new`; the device uses it only between a copy's call and its mark.
         Ok(unsafe { std::slice::from_raw_parts_mut(self.host.as_ptr(), self.words) })
     }
 
@@ -50,15 +50,24 @@ impl Pinned {
         // SAFETY: initialized by `new`, and written by nobody before the mark below is reached.
         let values = unsafe { std::slice::from_raw_parts(self.host.as_ptr().cast::<u8>(), bytes) };
         self.device.enqueue_upload(to, values)?;
-        self.device.mark(&self.sent)
+        self.device.mark(&self.copied)
+    }
+
+    /// Enqueues a copy of as many `bytes` from `from`.
+    pub fn receive(&mut self, bytes: usize, from: Address) -> Result<(), DeviceError> {
+        assert!(bytes <= self.words * 4, "{bytes} bytes are received by {}", self.words * 4);
+        // SAFETY: initialized by `new`, and read by nobody before the mark below is reached.
+        let values = unsafe { std::slice::from_raw_parts_mut(self.host.as_ptr().cast::<u8>(), bytes) };
+        self.device.enqueue_download(from, values)?;
+        self.device.mark(&self.copied)
     }
 }
 
 impl Drop for Pinned {
     fn drop(&mut self) {
         // After an error that ended the context it is gone already.
-        self.sent.synchronize().ok();
-        // SAFETY: allocated by `new`, freed only here, and read by no copy any more.
+        self.copied.synchronize().ok();
+        // SAFETY: allocated by `new`, freed only here, and used by no copy any more.
         unsafe { free_host(self.host.as_ptr().cast()) }.ok();
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! Nothing here waits for the device; who reads results does.
 
-use cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
-use cudarc::driver::{CudaGraph, DriverError};
+use std::rc::Rc;
+
 use tensor::{DeviceError, StepInputs, StepKey};
 
 use super::checks::Check;
@@ -11,6 +11,15 @@ use super::device::refused;
 use super::graphs::{Known, Recorded};
 use super::shape::Shape;
 use super::{Buf, Cuda};
+
+/// What a recorded forward leaves behind, and asks for.
+#[derive(Clone)]
+pub(super) struct Forward {
+    /// Where in the arena the logits are: start and bytes.
+    logits: (usize, usize),
+    /// What to be sure of before each replay.
+    checks: Vec<Check>,
+}
 
 /// Enqueues one forward.
 type Body<'a> = &'a mut dyn FnMut(&mut Cuda) -> Buf;
@@ -26,12 +35,12 @@ impl Cuda {
         self.arena.commit(&self.device)?;
         self.uploaded.commit(&self.device)?;
         self.loader = None;
-        let decodes = matches!(key, StepKey::Decode { .. }) && self.graphs.is_enabled();
-        if decodes {
+        self.replays = matches!(key, StepKey::Decode { .. }) && self.graphs.is_enabled();
+        if self.replays {
             self.shape = self.shape.rounded(self.uploaded.planned().stride);
         }
         self.uploaded.set(&self.inputs.step, self.shape)?;
-        if decodes { self.decode(body) } else { self.launch_all(body) }
+        if self.replays { self.decode(body) } else { self.launch_all(body) }
     }
 
     fn plan(&mut self, body: Body<'_>) -> Buf {
@@ -55,7 +64,7 @@ impl Cuda {
         match self.graphs.meet(self.shape) {
             Known::Nothing => self.launch_all(body),
             Known::Seen => self.record(body),
-            Known::Recorded(Recorded { graph, logits, checks }) => {
+            Known::Recorded(Recorded { graph, outcome: Forward { logits, checks } }) => {
                 checks.iter().try_for_each(|check| check.run(&self.inputs)).map_err(refused)?;
                 self.device.said(graph.launch(), "a recorded step")?;
                 Ok(self.arena.claim(*logits))
@@ -63,47 +72,14 @@ impl Cuda {
         }
     }
 
-    /// Records the step and launches what was recorded. Where a step cannot be recorded, this one and all that follow run
-    /// kernel by kernel.
     fn record(&mut self, body: Body<'_>) -> Result<Buf, DeviceError> {
-        let recorded = match self.begin_recording() {
-            Ok(()) => {
-                let launched = self.launch_all(body);
-                let graph = self.end_recording();
-                launched.and_then(|logits| Ok((logits, self.device.said(graph, "the recording of a step")?)))
-            }
-            Err(error) => self.device.said(Err(error), "the recording of a step"),
-        };
-        match recorded {
-            Ok((logits, Some(graph))) => self.keep(logits, graph),
-            Ok((logits, None)) => {
-                drop(logits);
-                self.launch_all(body)
-            }
-            Err(_) => {
-                let logits = self.launch_all(body)?;
-                self.graphs.disable();
-                Ok(logits)
-            }
-        }
-    }
-
-    fn keep(&mut self, logits: Buf, graph: CudaGraph) -> Result<Buf, DeviceError> {
-        self.device.said(graph.launch(), "a recorded step")?;
-        let place = logits.place().expect("the logits are the step's, and so in the arena");
-        self.graphs.keep(self.shape, Recorded { graph, logits: place, checks: self.checked.clone() });
-        Ok(logits)
-    }
-
-    fn begin_recording(&self) -> Result<(), DriverError> {
-        self.device.stream().begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)
-    }
-
-    /// `None` for a step without kernels.
-    fn end_recording(&self) -> Result<Option<CudaGraph>, DriverError> {
-        let graph = self.device.stream().end_capture(CUgraphInstantiate_flags(0))?;
-        graph.iter().try_for_each(CudaGraph::upload)?;
-        Ok(graph)
+        let (device, shape, mut graphs) = (Rc::clone(&self.device), self.shape, std::mem::take(&mut self.graphs));
+        let forward = graphs.record(&device, shape, || {
+            let logits = self.launch_all(body)?.place().expect("the logits are the step's, and so in the arena");
+            Ok(Forward { logits, checks: self.checked.clone() })
+        });
+        self.graphs = graphs;
+        Ok(self.arena.claim(forward?.logits))
     }
 
     /// Whether an op launches what `check` vouches for. Looked at once a step, whatever the number of layers.

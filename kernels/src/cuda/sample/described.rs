@@ -58,9 +58,11 @@ pub(super) enum Answer {
 /// A step's rows, described.
 #[derive(Default)]
 pub(super) struct Described {
-    /// All rows that there may be, then the lists.
+    /// The rows, idle ones behind them, then the lists.
     pub words: Vec<u32>,
     capacity: Capacity,
+    /// Words of rows.
+    row_words: usize,
     vocab: usize,
     /// One a row.
     pub answers: Vec<Answer>,
@@ -72,11 +74,12 @@ pub(super) struct Described {
 }
 
 impl Described {
-    /// Starts a step of rows of `vocab` logits.
-    pub fn clear(&mut self, capacity: Capacity, vocab: usize) {
+    /// Starts a step of `rows` rows of `vocab` logits; those that are not pushed stay idle.
+    pub fn clear(&mut self, capacity: Capacity, rows: usize, vocab: usize) {
         self.words.clear();
         self.words.reserve(capacity.rows * ROW_WORDS + capacity.list_words());
-        self.words.resize(capacity.rows * ROW_WORDS, IDLE);
+        self.row_words = rows * ROW_WORDS;
+        self.words.resize(self.row_words, IDLE);
         self.answers.clear();
         (self.capacity, self.vocab, self.num_best) = (capacity, vocab, 0);
         (self.has_edits, self.has_draws) = (false, false);
@@ -114,9 +117,8 @@ impl Described {
         }
         let (params, counts) = (row.params, counts(row).count());
         let edits = params.bad_words.len() + params.stop_token_ids.len() + 2 * (params.logit_bias.len() + counts);
-        let words = self.words.len() + self.vocab.div_ceil(32) + edits;
         has_room
-            && words <= self.capacity.rows * ROW_WORDS + self.capacity.list_words()
+            && self.list_len() as usize + self.vocab.div_ceil(32) + edits <= self.capacity.list_words()
             && params.logit_bias.is_sorted_by(|a, b| a.0 < b.0)
     }
 
@@ -199,7 +201,7 @@ impl Described {
 
     /// Where the next list starts.
     fn list_len(&self) -> u32 {
-        (self.words.len() - self.capacity.rows * ROW_WORDS) as u32
+        (self.words.len() - self.row_words) as u32
     }
 }
 
@@ -234,7 +236,7 @@ mod tests {
         let mut counts = Counts::default();
         counts.rebuild(&[5, 99, 5], 1, 0);
         let mut described = Described::default();
-        described.clear(CAPACITY, VOCAB);
+        described.clear(CAPACITY, CAPACITY.rows, VOCAB);
         for &(params, mask, known) in rows {
             let (tokens, counts) = (&[5, 99, 5][..], Some(&counts));
             described.push(&Row { logits: 0, params, position: 3, tokens, prompt_len: 1, counts, mask, known });

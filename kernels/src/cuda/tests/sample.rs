@@ -45,24 +45,33 @@ fn greedy() -> Case {
     Case::of(SamplingParams::greedy())
 }
 
+/// A step of as many sequences of one token, each of whose logits are wanted.
+fn inputs(rows: usize) -> StepInputs {
+    let count = rows as u32;
+    StepInputs {
+        token_ids: vec![0; rows],
+        rows: (0..count).collect(),
+        cu_seqlens_q: (0..=count).collect(),
+        seq_lens: vec![1; rows],
+        logit_tokens: (0..count).collect(),
+        ..StepInputs::default()
+    }
+}
+
 /// Samples `cases` on the device, each from its own one of `logits`.
 fn on_device(cuda: &mut Cuda, logits: &[Vec<f32>], cases: &[Case]) -> Sampled {
-    let rows = logits.len() as u32;
-    let inputs = StepInputs {
-        token_ids: vec![0; logits.len()],
-        rows: (0..rows).collect(),
-        cu_seqlens_q: (0..=rows).collect(),
-        logit_tokens: (0..rows).collect(),
-        ..StepInputs::default()
-    };
     let buf = cuda.vector(&logits.concat()).unwrap();
     for key in [StepKey::Plan, StepKey::Eager] {
-        cuda.step(key, &inputs, &mut |_| buf.clone()).unwrap();
+        cuda.step(key, &inputs(logits.len()), &mut |_| buf.clone()).unwrap();
     }
+    sample(cuda, &buf, cases)
+}
+
+fn sample(cuda: &mut Cuda, logits: &Buf, cases: &[Case]) -> Sampled {
     let counts: Vec<Counts> = cases.iter().map(Case::counts).collect();
     let mut rows: Vec<Row<'_>> = cases.iter().zip(&counts).enumerate().map(|(idx, (c, n))| c.row(idx, n)).collect();
     let mut out = Sampled::default();
-    cuda.sample(&buf, &mut rows, &mut out).unwrap();
+    cuda.sample(logits, &mut rows, &mut out).unwrap();
     out
 }
 
@@ -71,7 +80,11 @@ fn bits(logprobs: &[Logprob]) -> Vec<(u32, u32, u32)> {
 }
 
 fn check(cuda: &mut Cuda, name: &str, logits: &[Vec<f32>], cases: &[Case]) {
-    let actual = on_device(cuda, logits, cases);
+    compare(&on_device(cuda, logits, cases), name, logits, cases);
+}
+
+/// Holds `actual` against what the host samples.
+fn compare(actual: &Sampled, name: &str, logits: &[Vec<f32>], cases: &[Case]) {
     assert_eq!(actual.rows.len(), cases.len(), "{name}");
     for (idx, (case, logits)) in cases.iter().zip(logits).enumerate() {
         let (mut expected, counts) = (Sampled::default(), case.counts());
@@ -251,6 +264,50 @@ fn sampled_tokens_stay_on_the_device_too() {
     let mut tokens = [0; 6];
     cuda.device.download(cuda.sampler.tokens().expect("it has just sampled"), &mut tokens).unwrap();
     assert_eq!(tokens.to_vec(), sampled.rows.iter().map(|row| row.token).collect::<Vec<_>>());
+}
+
+/// A step that decodes `cases` and fills up: the logits come to where the step has them, those of rows that fill up are no numbers.
+fn replayed(cuda: &mut Cuda, (resident, rows): (&Buf, usize), cases: &[Case]) -> Sampled {
+    let key = StepKey::Decode { bucket: bucket(rows) };
+    let mut body = |b: &mut Cuda| {
+        let logits = b.floats(rows, resident.len() / rows);
+        if b.launches() {
+            b.device.copy(resident.address(), logits.address(), logits.bytes()).unwrap();
+        }
+        logits
+    };
+    cuda.step(StepKey::Plan, &inputs(rows), &mut body).unwrap();
+    let logits = cuda.step(key, &inputs(rows), &mut body).unwrap();
+    sample(cuda, &logits, cases)
+}
+
+#[test]
+fn recorded_sampling_picks_what_the_host_picks() {
+    let test = "recorded_sampling_picks_what_the_host_picks";
+    let (Some(mut cuda), mut random) = (gpu(test), Random::new(17)) else { return };
+    let vocab = 1001;
+    let mut rows: Vec<_> = (0..5).map(|_| logits(&mut random, 0, vocab)).collect();
+    rows.resize(8, vec![f32::NAN; vocab]);
+    let resident = cuda.vector(&rows.concat()).unwrap();
+    // Each way to sample is launched, recorded and replayed twice; lists and numbers differ from step to step.
+    for step in 0..4 {
+        let mut run = |name: &str, cases: Vec<Case>| {
+            compare(&replayed(&mut cuda, (&resident, 8), &cases), &format!("{name}, step {step}"), &rows, &cases);
+        };
+        run("greedy", vec![greedy(); 5]);
+        let mut any: Vec<_> = (0..5).map(|_| any_case(&mut random, vocab)).collect();
+        any[step].known = None;
+        any[step].params = SamplingParams { bad_words: vec![vec![3]], logprobs: Some(4), ..SamplingParams::default() };
+        run("any", any);
+        run("fewer", vec![greedy(); 4]);
+    }
+    // Eight greedy rows and four, and eight among which is one of each kind.
+    assert_eq!(cuda.sampler.num_recorded(), 3);
+    // Arrays that moved take their graphs along.
+    cuda.sampler.plan(64, vocab);
+    let cases = vec![greedy(); 5];
+    compare(&replayed(&mut cuda, (&resident, 8), &cases), "moved", &rows, &cases);
+    assert_eq!(cuda.sampler.num_recorded(), 0);
 }
 
 #[test]
