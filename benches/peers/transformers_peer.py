@@ -4,7 +4,8 @@
     transformers_peer.py TOKENMILL CONFIGS RESULT.json
 
 The 1B shapes are written once (`tokenmill bench dummy`) and loaded by both; the 8B shapes run in transformers with weights
-of its own, for speed alone. Each part has its own time; what did not fit is left out of the result.
+of its own, for speed alone. Each part has its own time; what did not fit is left out of the result, which is written as it grows.
+Ends with 77, and why, where this Python cannot run it.
 """
 
 import json
@@ -16,8 +17,15 @@ import tempfile
 import time
 import urllib.request
 
-import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+try:
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+except ImportError as missing:
+    print(f"{sys.executable} has no {missing.name}")
+    sys.exit(77)
+if not torch.cuda.is_available():
+    print(f"the torch of {sys.executable} finds no GPU")
+    sys.exit(77)
 
 PROMPTS = [[(7 + 13 * prompt + 31 * at) % 128000 for at in range(length)] for prompt, length in enumerate((5, 33, 200))]
 NEW_TOKENS = 16
@@ -40,7 +48,7 @@ def ours(tokenmill, folder):
     """The tokens of a server of ours, which runs in bf16 on the same card."""
     command = [tokenmill, "serve", folder, "--device", "cuda", "--port", "0", "--max-model-len", "1024",
                "--kv-cache-memory", "512MiB"]
-    server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     try:
         said, address = [], None
         for line in server.stderr:
@@ -79,14 +87,13 @@ def equality(tokenmill, config):
     return {"new_tokens": NEW_TOKENS, "equal_tokens": prefixes, "ours": ours_, "theirs": theirs}
 
 
-def speed(config):
+def speed(config, points):
     """Seconds of a prefill and of a decoded token, eagerly, with weights that nobody chose."""
     with torch.device("cuda"):
         model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(config), dtype=torch.bfloat16).eval()
-    points = []
     with torch.inference_mode():
         for batch in (1, 8, 64):
-            if left() < 20:
+            if left() < 60:
                 break
             ids = torch.randint(0, 1000, (batch, 8), device="cuda")
             cache = model(ids, use_cache=True).past_key_values
@@ -101,7 +108,7 @@ def speed(config):
             seconds = sorted(times[4:])[10]
             points.append({"decode_batch": batch, "seconds": seconds, "tokens_per_second": batch / seconds})
         for length in (512, 8192):
-            if left() < 15:
+            if left() < 60:
                 break
             ids = torch.randint(0, 1000, (1, length), device="cuda")
             times = []
@@ -118,18 +125,20 @@ def speed(config):
 def main():
     tokenmill, configs, result = sys.argv[1], pathlib.Path(sys.argv[2]), pathlib.Path(sys.argv[3])
     found = {"torch": torch.__version__, "gpu": torch.cuda.get_device_name()}
-    parts = [("llama-3.1-8b", lambda: speed(configs / "llama-3.1-8b")),
+    points = found["llama-3.1-8b"] = []
+    parts = [("llama-3.1-8b", lambda: speed(configs / "llama-3.1-8b", points)),
              ("equality", lambda: equality(tokenmill, str(configs / "llama-3.2-1b")))]
+    failed = []
     for name, part in parts:
         begin = time.monotonic()
         try:
             found[name] = part()
         except Exception as error:
-            found[name] = {"error": repr(error)}
+            failed.append(name)
+            found[f"{name} failed"] = repr(error)
         torch.cuda.empty_cache()
-        print(f"{name}: {time.monotonic() - begin:.0f} s: {found[name]}", flush=True)
+        print(f"{name}: {time.monotonic() - begin:.0f} s: {found.get(name)} {found.get(f'{name} failed', '')}", flush=True)
         result.write_text(json.dumps(found, indent=1))
-    failed = [name for name, _ in parts if isinstance(found[name], dict) and "error" in found[name]]
     sys.exit(f"failed: {failed}" if failed else 0)
 
 

@@ -25,14 +25,28 @@ const INT4_GROUP: usize = 128;
 /// A valid matrix of `format`.
 ///
 /// # Panics
-/// If `format` has no encoder.
+/// If `format` has no encoder, and no blocks that any codes fill.
 pub fn weight_bytes(format: Format, shape: Shape) -> Vec<u8> {
     let mut random = Random::new(1);
-    // One row repeated: encoding 28 M values takes longer than measuring with them.
-    let rows: Vec<u8> = (0..16)
-        .flat_map(|_| quant::quantize(format, &random.vector(shape.cols)).expect("the format has an encoder"))
-        .collect();
+    // A few rows repeated: encoding 28 M values takes longer than measuring with them.
+    let row = |_| match format {
+        Format::Q4K => super_blocks(&mut random, format, shape.cols, &[0, 2]),
+        Format::Q6K => super_blocks(&mut random, format, shape.cols, &[208]),
+        _ => quant::quantize(format, &random.vector(shape.cols)).expect("the format has an encoder"),
+    };
+    let rows: Vec<u8> = (0..16).flat_map(row).collect();
     rows.repeat(shape.rows / 16)
+}
+
+/// A row of random codes, and small factors in half precision at `factors` of each block.
+fn super_blocks(random: &mut Random, format: Format, cols: usize, factors: &[usize]) -> Vec<u8> {
+    let mut bytes: Vec<u8> =
+        (0..format.row_bytes(cols).expect("whole blocks")).map(|_| random.next_u64() as u8).collect();
+    for block in bytes.chunks_exact_mut(format.block_bytes()) {
+        // 2^-13: a weight is well below one.
+        factors.iter().for_each(|&at| block[at..at + 2].copy_from_slice(&0x0800u16.to_le_bytes()));
+    }
+    bytes
 }
 
 /// A made-up matrix, with its scales where the format keeps them apart.
@@ -109,7 +123,7 @@ fn inputs(starts: &[usize], tokens: usize, block_size: usize) -> StepInputs {
         rows: (0..starts.len() as u32).collect(),
         cu_seqlens_q: (0..=starts.len()).map(|seq| (seq * tokens) as u32).collect(),
         seq_lens: starts.iter().map(|start| (start + tokens) as u32).collect(),
-        logit_tokens: vec![0],
+        logit_tokens: (1..=starts.len()).map(|seqs| (seqs * tokens) as u32 - 1).collect(),
         groups: vec![group],
     }
 }
@@ -123,6 +137,14 @@ mod tests {
         for format in [Format::Bf16, Format::Q4_1, Format::Fp8E4m3, Format::Int4] {
             let matrix = Matrix::new(format, Shape { rows: 32, cols: 256 });
             assert!(matrix.stored().dequantize().iter().all(|value| value.abs() < 1.2), "{format}");
+        }
+        for format in [Format::Q4K, Format::Q6K] {
+            let matrix = Matrix::new(format, Shape { rows: 16, cols: 512 });
+            let values = matrix.stored().dequantize();
+            assert!(
+                values.iter().all(|value| value.abs() < 1.0) && values.iter().any(|value| *value != 0.0),
+                "{format}"
+            );
         }
         assert_eq!(Matrix::new(Format::Int4, Shape { rows: 16, cols: 256 }).num_bytes(), 16 * (128 + 2 * 5));
     }

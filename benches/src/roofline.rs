@@ -45,17 +45,17 @@ impl Work {
         Self { bytes: 6.0 * (tokens * cols) as f64, flops: 3.0 * (tokens * cols) as f64 }
     }
 
-    /// Fused qkv in f32 to queries and a cache in bf16.
-    pub fn rope_write(tokens: usize, heads: Heads) -> Self {
-        let (all, q, kv) = (heads.q + 2 * heads.kv, heads.q, heads.kv);
-        Self { bytes: (tokens * heads.dim * (4 * all + 2 * q + 4 * kv)) as f64, flops: 0.0 }
+    /// A token of each row of logits.
+    pub fn pick(rows: usize, vocab: usize) -> Self {
+        Self { bytes: 4.0 * (rows * vocab) as f64, flops: 0.0 }
     }
 
-    /// Sequences that each have `context` tokens, of which the last `new` ask.
-    pub fn attend(sequences: usize, context: usize, new: usize, heads: Heads) -> Self {
+    /// Sequences that each have `context` tokens, of which the last `new` are rotated, written and ask; a number of the KV cache
+    /// takes `kv_bytes`.
+    pub fn attend(sequences: usize, context: usize, new: usize, heads: Heads, kv_bytes: usize) -> Self {
         let seen: usize = (context - new + 1..=context).sum();
-        let kv = 4 * context * heads.kv * heads.dim;
-        let rows = 4 * new * heads.q * heads.dim;
+        let kv = 2 * kv_bytes * (context + new) * heads.kv * heads.dim;
+        let rows = new * heads.dim * (4 * (heads.q + 2 * heads.kv) + 2 * heads.q);
         Self {
             bytes: (sequences * (kv + rows)) as f64,
             flops: 4.0 * (sequences * seen) as f64 * (heads.q * heads.dim) as f64,
@@ -106,9 +106,10 @@ mod tests {
 
     #[test]
     fn attention_counts_what_each_token_sees() {
-        let decode = Work::attend(2, 10, 1, HEADS);
-        assert_eq!(decode.bytes, 2.0 * (4 * 10 * 8 * 128 + 4 * 32 * 128) as f64);
+        let decode = Work::attend(2, 10, 1, HEADS, 2);
+        assert_eq!(decode.bytes, 2.0 * (4 * 11 * 8 * 128 + 4 * 48 * 128 + 2 * 32 * 128) as f64);
+        assert_eq!(decode.bytes - Work::attend(2, 10, 1, HEADS, 1).bytes, 2.0 * (2 * 11 * 8 * 128) as f64);
         assert_eq!(decode.flops, 2.0 * 4.0 * 10.0 * 32.0 * 128.0);
-        assert_eq!(Work::attend(1, 3, 3, HEADS).flops, 6.0 * Work::attend(1, 1, 1, HEADS).flops);
+        assert_eq!(Work::attend(1, 3, 3, HEADS, 2).flops, 6.0 * Work::attend(1, 1, 1, HEADS, 2).flops);
     }
 }

@@ -8,7 +8,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 mod bench;
 
 pub use bench::{
-    BenchCommand, BenchDummyArgs, BenchLatencyArgs, BenchServeArgs, BenchStartupArgs, BenchThroughputArgs, EndpointName,
+    BatchShape, BenchCommand, BenchDummyArgs, BenchLatencyArgs, BenchServeArgs, BenchStartupArgs, BenchThroughputArgs,
+    EndpointName,
 };
 
 use crate::size::ByteSize;
@@ -113,7 +114,8 @@ pub struct ModelArgs {
     #[arg(long, env = "TOKENMILL_KV_CACHE_DTYPE", value_enum, default_value_t = KvCacheDtype::Auto,
           help_heading = "Memory")]
     pub kv_cache_dtype: KvCacheDtype,
-    /// Memory for the KV cache, as in 256MiB or 2GB; a part of the free memory when left out.
+    /// Memory for the KV cache, as in 256MiB or 2GB. When left out, nine tenths of what is free on a GPU, or a quarter of what is free in
+    /// the machine's memory, up to 256 MiB.
     #[arg(long, env = "TOKENMILL_KV_CACHE_MEMORY", value_name = "BYTES", help_heading = "Memory")]
     pub kv_cache_memory: Option<ByteSize>,
     /// Do not reuse the KV of a prompt's beginning that was seen before.

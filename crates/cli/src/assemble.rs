@@ -9,7 +9,7 @@ use contract::Executor;
 use engine::{EngineConfig, EngineHandle};
 use hub::ModelFiles;
 use kernels::cpu::{Cpu, CpuOptions};
-use kernels::cuda::Cuda;
+use kernels::cuda::{Cuda, Meter};
 use kernels::reference::Reference;
 use runner::{MemoryPlan, ModelRunner, Restarting, RunnerOptions};
 use tensor::{Backend, KvDtype};
@@ -26,6 +26,8 @@ pub struct Assembled {
     pub device: String,
     pub plan: MemoryPlan,
     pub load_time: Duration,
+    /// Of a GPU.
+    pub meter: Arc<Meter>,
 }
 
 /// How an executor is built: all but the checkpoint.
@@ -37,6 +39,8 @@ struct Recipe {
     enforce_eager: bool,
     batch_invariant: bool,
     options: RunnerOptions,
+    /// Where GPUs count their time, which takes a little of it.
+    meter: Option<Arc<Meter>>,
 }
 
 /// What the engine thread reports once the executor is built there.
@@ -49,12 +53,21 @@ struct Built {
 
 /// Finds the model (fetching it if need be), loads it, and starts the engine thread.
 pub fn assemble(args: &ModelArgs, max_num_queued_reqs: u32) -> Result<Assembled> {
+    assemble_with(Recipe::new(args), args, max_num_queued_reqs)
+}
+
+/// The same, for measurements: a GPU counts its time.
+pub fn assemble_metered(args: &ModelArgs, max_num_queued_reqs: u32) -> Result<Assembled> {
+    assemble_with(Recipe { meter: Some(Arc::default()), ..Recipe::new(args) }, args, max_num_queued_reqs)
+}
+
+fn assemble_with(recipe: Recipe, args: &ModelArgs, max_num_queued_reqs: u32) -> Result<Assembled> {
     let files = find(args.model.as_deref())?;
     let started = Instant::now();
     let checkpoint = open(&files.path, args)?;
     let text = Arc::new(text_model(&checkpoint)?);
     let config = engine_config(args, max_num_queued_reqs);
-    let recipe = Recipe::new(args);
+    let meter = recipe.meter.clone().unwrap_or_default();
     let (tell, told) = std::sync::mpsc::channel();
     let engine = engine::start(config, text, move || {
         let build = move |recipe: &Recipe| recipe.executor(&checkpoint).map_err(|error| format!("{error:#}"));
@@ -65,7 +78,7 @@ pub fn assemble(args: &ModelArgs, max_num_queued_reqs: u32) -> Result<Assembled>
         Ok(Box::new(executor) as Box<dyn Executor>)
     })?;
     let Built { device, plan, .. } = told.recv().context("the engine started without its memory plan")?;
-    Ok(Assembled { engine, files, device, plan, load_time: started.elapsed() })
+    Ok(Assembled { engine, files, device, plan, load_time: started.elapsed(), meter })
 }
 
 /// The memory plan alone: loads and sizes, starts nothing.
@@ -100,6 +113,7 @@ impl Recipe {
             enforce_eager: args.enforce_eager,
             batch_invariant: !args.no_batch_invariant,
             options,
+            meter: None,
         }
     }
 
@@ -118,6 +132,7 @@ impl Recipe {
     fn on_gpu(&self, cuda: Cuda, checkpoint: &Checkpoint) -> Result<(Box<dyn Executor>, Built)> {
         let cuda = if self.enforce_eager { cuda.eager() } else { cuda };
         let cuda = if self.batch_invariant { cuda } else { cuda.with_cublaslt()? };
+        let cuda = self.meter.iter().fold(cuda, |cuda, meter| cuda.with_meter(Arc::clone(meter)));
         let device = cuda.describe();
         self.on(cuda, device, checkpoint)
     }

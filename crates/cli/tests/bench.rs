@@ -100,6 +100,19 @@ fn batches_without_http() {
 }
 
 #[test]
+fn batches_of_several_shapes() {
+    let json = Scratch::new("shapes.json");
+    let shapes = ["latency", TINY, "--kv-cache-memory", "16MiB", "--shapes", "3x2+1,1x5+4", "--num-iters", "1"];
+    done(&[&shapes[..], &["--save-json", json.path()]].concat());
+    let points = json.json();
+    let shape = |point: &Value| ["batch_size", "input_len", "output_len"].map(|key| point[key].as_u64());
+    let shapes: Vec<_> = points["points"].as_array().expect("a sweep is a list").iter().map(shape).collect();
+    assert_eq!(shapes, [[Some(3), Some(2), Some(1)], [Some(1), Some(5), Some(4)]]);
+    let output = bench(&["latency", TINY, "--shapes", "3x2"]);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("a batch is written 64x8+32"), "{output:?}");
+}
+
+#[test]
 fn a_start() {
     let json = Scratch::new("startup.json");
     done(&["startup", "--runs", "2", "--save-json", json.path(), "--", TINY, "--kv-cache-memory", "16MiB"]);

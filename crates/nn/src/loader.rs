@@ -45,7 +45,7 @@ impl<B: Backend> Loader<'_, B> {
 
     /// A vector of `len` values, as f32.
     pub fn vector(&mut self, name: &str, len: usize) -> Result<B::Buf, NnError> {
-        let values = expect_shape(name, self.checkpoint.tensor(name)?, 1, len)?.stored().dequantize();
+        let values = expected(self.checkpoint, name, 1, len)?.stored().dequantize();
         self.backend.vector(&values).map_err(|error| NnError::Pack { name: name.to_owned(), error })
     }
 
@@ -54,7 +54,7 @@ impl<B: Backend> Loader<'_, B> {
         if !self.has(name) {
             return Ok(None);
         }
-        let values = expect_shape(name, self.checkpoint.tensor(name)?, 1, 1)?.stored().dequantize();
+        let values = expected(self.checkpoint, name, 1, 1)?.stored().dequantize();
         match values[0] {
             value if value.is_finite() && value > 0.0 => Ok(Some(value)),
             value => Err(NnError::Scale { name: name.to_owned(), value }),
@@ -68,7 +68,7 @@ impl<B: Backend> Loader<'_, B> {
         }
         let mut values = Vec::new();
         for (name, len) in parts {
-            values.extend(expect_shape(name, self.checkpoint.tensor(name)?, 1, *len)?.stored().dequantize());
+            values.extend(expected(self.checkpoint, name, 1, *len)?.stored().dequantize());
         }
         let packed = self.backend.vector(&values);
         packed.map(Some).map_err(|error| NnError::Pack { name: parts[0].0.clone(), error })
@@ -83,7 +83,7 @@ fn part<'a>(
     cols: usize,
     role: Role,
 ) -> Result<Tensor<'a>, NnError> {
-    let tensor = expect_shape(name, checkpoint.tensor(name)?, rows, cols)?;
+    let tensor = expected(checkpoint, name, rows, cols)?;
     match checkpoint.quantization() {
         Some(scheme) if is_quantizable(name, role) => {
             quantize(scheme, tensor).map_err(|error| NnError::Quantize { name: name.to_owned(), error })
@@ -92,7 +92,8 @@ fn part<'a>(
     }
 }
 
-fn expect_shape<'a>(name: &str, tensor: Tensor<'a>, rows: usize, cols: usize) -> Result<Tensor<'a>, NnError> {
+fn expected<'a>(checkpoint: &'a Checkpoint, name: &str, rows: usize, cols: usize) -> Result<Tensor<'a>, NnError> {
+    let tensor = checkpoint.expected(name, rows, cols)?;
     let stored = tensor.stored();
     if (stored.rows, stored.cols) == (rows, cols) {
         return Ok(tensor);

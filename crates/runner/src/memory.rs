@@ -40,6 +40,8 @@ pub struct MemoryPlan {
     pub weights_bytes: u64,
     pub workspace_bytes: u64,
     pub kv_bytes: u64,
+    /// Left to others.
+    pub free_bytes: u64,
     /// Blocks that hold tokens, the null block left out.
     pub kv_blocks: u32,
     pub block_bytes: u64,
@@ -47,10 +49,12 @@ pub struct MemoryPlan {
     pub max_model_len: u32,
 }
 
-/// The KV cache takes this part of the free memory, and no more than this, unless told otherwise: a small model's
-/// server stays small, and 256 MiB of a 135M model's KV are 11,000 tokens.
+/// In memory that it shares with other programs, the KV cache takes this part of what is free, and no more than this, unless told
+/// otherwise: a small model's server stays small, and 256 MiB of a 135M model's KV are 11,000 tokens.
 const DEFAULT_KV_PART: u64 = 4;
 const DEFAULT_KV_MAX: u64 = 256 << 20;
+/// Of memory that is there for it alone, a tenth is left to the driver: recorded steps, libraries, other contexts.
+const SPARE_PART: u64 = 10;
 
 /// A cache that holds fewer than this many sequences of usual length is worth a warning.
 const FEW_SEQUENCES: u64 = 4;
@@ -65,22 +69,26 @@ impl MemoryPlan {
         options: &RunnerOptions,
         wanted_len: u32,
         block_bytes: u64,
-        (weights_bytes, workspace_bytes, free_bytes): (u64, u64, u64),
+        sizes: Sizes,
     ) -> Result<Self, RunnerError> {
-        let kv_bytes = options.kv_cache_memory.unwrap_or_else(|| default_kv_bytes(free_bytes, block_bytes));
-        if kv_bytes > free_bytes {
-            return Err(RunnerError::OutOfMemory { asked: kv_bytes, free: free_bytes });
+        let kv_bytes = options.kv_cache_memory.unwrap_or_else(|| sizes.default_kv_bytes(block_bytes));
+        if kv_bytes > sizes.left() {
+            return Err(RunnerError::OutOfMemory { asked: Mebibytes(kv_bytes), sizes });
         }
         let blocks = u32::try_from(kv_bytes / block_bytes).unwrap_or(u32::MAX).saturating_sub(1);
         let tokens = blocks.saturating_mul(options.block_size);
         let needed = options.max_model_len.unwrap_or(options.block_size);
+        if options.kv_cache_memory.is_none() && tokens < options.block_size {
+            return Err(RunnerError::NoRoom { sizes });
+        }
         if tokens < needed {
             let needed_bytes = (u64::from(needed.div_ceil(options.block_size)) + 1) * block_bytes;
-            return Err(RunnerError::KvTooSmall { kv_bytes, tokens, needed, needed_bytes });
+            return Err(RunnerError::KvTooSmall { kv: Mebibytes(kv_bytes), tokens, needed, needed_bytes, sizes });
         }
         Ok(Self {
-            weights_bytes,
-            workspace_bytes,
+            weights_bytes: sizes.weights,
+            workspace_bytes: sizes.workspace,
+            free_bytes: sizes.left() - (u64::from(blocks) + 1) * block_bytes,
             kv_bytes: (u64::from(blocks) + 1) * block_bytes,
             kv_blocks: blocks,
             block_bytes,
@@ -116,8 +124,46 @@ impl MemoryPlan {
     }
 }
 
-fn default_kv_bytes(free_bytes: u64, block_bytes: u64) -> u64 {
-    (free_bytes / DEFAULT_KV_PART).min(DEFAULT_KV_MAX.max(64 * block_bytes))
+/// What the KV cache has to fit beside. Bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    pub weights: u64,
+    pub workspace: u64,
+    /// With the weights loaded, and no workspace yet.
+    pub free: u64,
+    /// See `tensor::Memory`.
+    pub dedicated: bool,
+}
+
+impl Sizes {
+    /// What is free beside the workspace.
+    fn left(&self) -> u64 {
+        self.free.saturating_sub(self.workspace)
+    }
+
+    fn default_kv_bytes(&self, block_bytes: u64) -> u64 {
+        match self.dedicated {
+            true => self.left() - self.left() / SPARE_PART,
+            false => (self.left() / DEFAULT_KV_PART).min(DEFAULT_KV_MAX.max(64 * block_bytes)),
+        }
+    }
+}
+
+impl fmt::Display for Sizes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [weights, workspace, left] = [self.weights, self.workspace, self.left()].map(Mebibytes);
+        write!(f, "weights take {weights}, a step's workspace {workspace}, and {left} are left")
+    }
+}
+
+/// Bytes as people read them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mebibytes(pub u64);
+
+impl fmt::Display for Mebibytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.1} MiB", self.0 as f64 / 1_048_576.0)
+    }
 }
 
 impl fmt::Display for MemoryPlan {
@@ -135,7 +181,8 @@ impl fmt::Display for MemoryPlan {
             tokens as f64 / f64::from(self.max_model_len),
             self.max_model_len
         )?;
-        write!(f, "total    {}", mib(self.weights_bytes + self.workspace_bytes + self.kv_bytes))
+        writeln!(f, "total    {}", mib(self.weights_bytes + self.workspace_bytes + self.kv_bytes))?;
+        write!(f, "free     {}", mib(self.free_bytes))
     }
 }
 
@@ -144,7 +191,22 @@ mod tests {
     use super::*;
 
     fn divide(options: RunnerOptions, free: u64) -> Result<MemoryPlan, RunnerError> {
-        MemoryPlan::divide(&options, 8192, 1 << 20, (0, 0, free))
+        let sizes = Sizes { weights: 3 << 20, workspace: 0, free, dedicated: false };
+        MemoryPlan::divide(&options, 8192, 1 << 20, sizes)
+    }
+
+    #[test]
+    fn memory_of_its_own_is_used() {
+        let sizes = Sizes { weights: 0, workspace: 100 << 20, free: 1100 << 20, dedicated: true };
+        let plan = MemoryPlan::divide(&RunnerOptions::default(), 1 << 20, 1 << 20, sizes).unwrap();
+        assert_eq!(
+            (plan.kv_blocks, plan.free_bytes),
+            (899, 100 << 20),
+            "a tenth of what the workspace leaves stays free"
+        );
+        let none_left = Sizes { free: 50 << 20, ..sizes };
+        let message = MemoryPlan::divide(&RunnerOptions::default(), 64, 1 << 20, none_left).unwrap_err().to_string();
+        assert!(message.contains("workspace 100.0 MiB, and 0.0 MiB are left: --max-num-batched-tokens"), "{message}");
     }
 
     #[test]
@@ -175,8 +237,10 @@ mod tests {
         let options =
             RunnerOptions { kv_cache_memory: Some(5 << 20), max_model_len: Some(65), ..RunnerOptions::default() };
         let message = divide(options, 1 << 30).unwrap_err().to_string();
-        assert!(message.contains("64 tokens") && message.contains("6291456"), "{message}");
+        for part in ["64 tokens", "--kv-cache-memory 6291456", "weights take 3.0 MiB", "--max-model-len"] {
+            assert!(message.contains(part), "{message}");
+        }
         let options = RunnerOptions { kv_cache_memory: Some(2 << 30), ..RunnerOptions::default() };
-        assert!(divide(options, 1 << 30).unwrap_err().to_string().contains("free"));
+        assert!(divide(options, 1 << 30).unwrap_err().to_string().contains("2048.0 MiB, but weights"));
     }
 }

@@ -15,7 +15,7 @@ use weights::Checkpoint;
 
 use crate::batch::{InputBatch, Wanted};
 use crate::check::{Check, check_masks};
-use crate::memory::{MemoryPlan, RunnerOptions};
+use crate::memory::{Mebibytes, MemoryPlan, RunnerOptions, Sizes};
 use crate::rows::Rows;
 use crate::workspace::plan_workspace;
 
@@ -49,13 +49,18 @@ pub enum RunnerError {
     WarmUp(String),
     #[error("--max-model-len {asked} is more than the {limit} tokens that the model was made for")]
     TooLong { asked: u32, limit: u32 },
-    #[error("the KV cache was to take {asked} bytes, but only {free} are free; give less with --kv-cache-memory")]
-    OutOfMemory { asked: u64, free: u64 },
     #[error(
-        "a KV cache of {kv_bytes} bytes holds {tokens} tokens, and one sequence may need {needed}: give at least \
-         --kv-cache-memory {needed_bytes}, or a smaller --max-model-len"
+        "nothing is left for the KV cache, as {sizes}: --max-num-batched-tokens and --max-num-seqs make the workspace smaller, \
+         --quantization the weights"
     )]
-    KvTooSmall { kv_bytes: u64, tokens: u32, needed: u32, needed_bytes: u64 },
+    NoRoom { sizes: Sizes },
+    #[error("the KV cache was to take {asked}, but {sizes}: give it less with --kv-cache-memory")]
+    OutOfMemory { asked: Mebibytes, sizes: Sizes },
+    #[error(
+        "a KV cache of {kv} holds {tokens} tokens, and one sequence may need {needed} ({sizes}): give at least \
+         --kv-cache-memory {needed_bytes}, a smaller --max-model-len, or more room by --quantization"
+    )]
+    KvTooSmall { kv: Mebibytes, tokens: u32, needed: u32, needed_bytes: u64, sizes: Sizes },
 }
 
 impl<B: Backend> ModelRunner<B> {
@@ -69,7 +74,8 @@ impl<B: Backend> ModelRunner<B> {
         let mut caches = new_caches(&mut backend, &specs, 1)?;
         plan_workspace(&mut backend, model.as_ref(), &mut caches, &options, wanted_len)?;
         let memory = backend.memory();
-        let sizes = (memory.resident, backend.workspace_bytes(), memory.free);
+        let workspace = backend.workspace_bytes();
+        let sizes = Sizes { weights: memory.resident, workspace, free: memory.free, dedicated: memory.dedicated };
         let plan = MemoryPlan::divide(&options, wanted_len, block_bytes, sizes)?;
         let caches = new_caches(&mut backend, &specs, plan.kv_blocks as usize + 1)?;
         let capacity = capacity(&specs, &plan, &options, &backend);

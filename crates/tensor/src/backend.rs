@@ -146,6 +146,8 @@ pub trait Backend: Sized + 'static {
 pub struct Memory {
     pub free: u64,
     pub resident: u64,
+    /// Whether it is there for this alone, as a GPU's is; a machine's memory is shared with whatever else runs.
+    pub dedicated: bool,
 }
 
 /// What `body` may depend on.

@@ -104,6 +104,19 @@ impl Checkpoint {
         self.quantization
     }
 
+    /// Writes the made-up tensors that were asked for so far into the folder `out`, for engines that must be given a file.
+    ///
+    /// # Errors
+    /// If `out` cannot be written, or the weights come from a file already.
+    pub fn export(&self, out: &Path) -> Result<(), WeightsError> {
+        match &self.source {
+            Source::Dummy(dummy) => dummy.export(out),
+            Source::Gguf(_) | Source::Hf(_) => {
+                Err(Problem::Unsupported("only made-up weights are written to a file".to_owned()).at(&self.path))
+            }
+        }
+    }
+
     /// Whether there is a tensor of this Hugging Face name.
     pub fn has(&self, name: &str) -> bool {
         match &self.source {
@@ -113,12 +126,21 @@ impl Checkpoint {
         }
     }
 
-    /// The tensor of this Hugging Face name.
+    /// The tensor of this Hugging Face name, which a model expects to be `[rows, cols]`. What is made up is so; what a file says
+    /// otherwise is the caller's to refuse.
+    pub fn expected(&self, name: &str, rows: usize, cols: usize) -> Result<Tensor<'_>, WeightsError> {
+        match &self.source {
+            Source::Dummy(dummy) => dummy.tensor(name, rows, cols),
+            Source::Gguf(_) | Source::Hf(_) => self.tensor(name),
+        }
+    }
+
+    /// The tensor of this Hugging Face name; a made-up one only after it was [`expected`](Self::expected).
     pub fn tensor(&self, name: &str) -> Result<Tensor<'_>, WeightsError> {
         match &self.source {
             Source::Gguf(gguf) => gguf.tensor(name, &self.config).in_file(&self.path),
             Source::Hf(folder) => folder.tensor(name),
-            Source::Dummy(dummy) => dummy.tensor(name),
+            Source::Dummy(dummy) => dummy.again(name),
         }
     }
 
@@ -131,7 +153,7 @@ impl Checkpoint {
         }
     }
 
-    /// Bytes of all tensors in the file.
+    /// Bytes of all tensors in the file, or of those that were made up so far.
     pub fn total_bytes(&self) -> u64 {
         match &self.source {
             Source::Gguf(gguf) => gguf.total_bytes(),

@@ -16,7 +16,6 @@ mod yarn;
 
 pub use checkpoint::{Checkpoint, Tensor};
 pub use config::{ModelConfig, MoeConfig, RopeConfig, RopeScaling};
-pub use dummy::export as export_dummy;
 pub use error::{Problem, WeightsError};
 pub use text_source::{ChatTemplateSource, GgufVocab, SpecialTokens, TextSource, TokenizerSource};
 pub use yarn::Yarn;

@@ -1,4 +1,4 @@
-//! Made-up weights: the same tensors as the model's own file has, and the same values in the file that is written for others.
+//! Made-up weights: the same tensors as each family's own file has, and the same values in the file that is written for others.
 
 #![allow(clippy::unwrap_used)]
 
@@ -6,44 +6,59 @@ mod common;
 
 use std::fs;
 
-use common::{folder, tiny};
-use weights::{Checkpoint, TokenizerSource, export_dummy};
+use common::{FAMILIES, expected_tensors, folder, tiny};
+use weights::{Checkpoint, TokenizerSource};
 
-/// Names and shapes in the model's own file.
-fn names(checkpoint: &Checkpoint) -> Vec<String> {
-    let layers = (0..checkpoint.config().num_layers).flat_map(|layer| {
-        let parts =
-            ["input_layernorm", "post_attention_layernorm", "self_attn.q_proj", "self_attn.o_proj", "mlp.up_proj"];
-        parts.map(|part| format!("model.layers.{layer}.{part}.weight"))
-    });
-    layers.chain(["model.embed_tokens.weight".to_owned(), "model.norm.weight".to_owned()]).collect()
+/// Made-up weights of `family`, all of which were asked for.
+fn made_up(family: &str, seed: u64) -> Checkpoint {
+    let dummy = Checkpoint::dummy(&tiny(family), seed).unwrap();
+    for (name, rows, cols) in expected_tensors(dummy.config()) {
+        assert!(dummy.has(&name), "{family} has {name}");
+        let tensor = dummy.expected(&name, rows, cols).unwrap();
+        assert_eq!((tensor.rows, tensor.cols, tensor.bytes.len()), (rows, cols, 2 * rows * cols), "{family}: {name}");
+        assert!(tensor.stored().dequantize().iter().all(|value| value.is_finite()), "{family}: {name}");
+    }
+    dummy
 }
 
 #[test]
-fn shapes_are_those_of_the_models_own_file() {
-    for family in ["llama", "llama3rope", "mistral"] {
-        let (real, dummy) = (Checkpoint::open(&tiny(family)).unwrap(), Checkpoint::dummy(&tiny(family), 0).unwrap());
+fn every_family_is_as_large_as_its_own_file() {
+    for family in FAMILIES {
+        let (real, dummy) = (Checkpoint::open(&tiny(family)).unwrap(), made_up(family, 0));
         assert_eq!((real.config(), real.total_bytes()), (dummy.config(), dummy.total_bytes()), "{family}");
-        assert_eq!(real.has("lm_head.weight"), dummy.has("lm_head.weight"));
-        for name in names(&real) {
-            let (real, dummy) = (real.tensor(&name).unwrap(), dummy.tensor(&name).unwrap());
-            assert_eq!((real.rows, real.cols, real.format), (dummy.rows, dummy.cols, dummy.format), "{family}: {name}");
+        for name in ["lm_head.weight", "model.layers.0.self_attn.q_proj.bias", "model.layers.0.self_attn.o_proj.bias"] {
+            assert_eq!(real.has(name), dummy.has(name), "{family}: {name}");
         }
-        assert!(dummy.tensor("model.layers.99.mlp.up_proj.weight").is_err());
+        for name in ["mlp.gate.bias", "mlp.up_proj.bias", "self_attn.k_scale", "self_attn.sinks"] {
+            assert!(!dummy.has(&format!("model.layers.0.{name}")), "{family}: {name}");
+        }
     }
+}
+
+#[test]
+fn a_tensor_is_there_once_it_was_asked_for() {
+    let dummy = Checkpoint::dummy(&tiny("llama"), 0).unwrap();
+    let name = "model.layers.0.self_attn.q_proj.weight";
+    assert!(dummy.tensor(name).is_err() && dummy.expected("model.layers.0.self_attn.q_proj.bias", 1, 64).is_err());
+    let expected = dummy.expected(name, 3, 5).unwrap().bytes;
+    assert_eq!(dummy.tensor(name).unwrap().bytes, expected);
+    let refused = Checkpoint::open(&tiny("llama")).unwrap().export(&tiny("llama")).unwrap_err().to_string();
+    assert!(refused.contains("only made-up weights"), "{refused}");
 }
 
 #[test]
 fn a_written_file_has_the_same_values() {
-    let out = folder("dummy-export");
-    let bytes = export_dummy(&tiny("llama"), 7, &out).unwrap();
-    let (written, made) = (Checkpoint::open(&out).unwrap(), Checkpoint::dummy(&tiny("llama"), 7).unwrap());
-    assert_eq!((written.total_bytes(), made.total_bytes()), (bytes, bytes));
-    for name in names(&made) {
-        assert_eq!(written.tensor(&name).unwrap().bytes, made.tensor(&name).unwrap().bytes, "{name}");
+    for family in ["llama", "qwen2", "qwen3_moe"] {
+        let (out, made) = (folder(&format!("dummy-{family}")), made_up(family, 7));
+        made.export(&out).unwrap();
+        let written = Checkpoint::open(&out).unwrap();
+        assert_eq!(written.total_bytes(), made.total_bytes());
+        for (name, _, _) in expected_tensors(made.config()) {
+            assert_eq!(written.tensor(&name).unwrap().bytes, made.tensor(&name).unwrap().bytes, "{family}: {name}");
+        }
+        assert_eq!(written.text_source().unwrap(), made.text_source().unwrap());
+        fs::remove_dir_all(out).unwrap();
     }
-    assert_eq!(written.text_source().unwrap(), made.text_source().unwrap());
-    fs::remove_dir_all(out).unwrap();
 }
 
 #[test]

@@ -6,66 +6,13 @@ mod common;
 
 use std::path::Path;
 
-use common::{folder, tiny};
+use common::{FAMILIES, expected_tensors, folder, tiny};
 use quant::Format;
 use weights::{Checkpoint, MoeConfig, RopeScaling, TokenizerSource};
 
-/// Every tensor that a model of `config` needs, with its shape.
-fn expected_tensors(config: &weights::ModelConfig) -> Vec<(String, usize, usize)> {
-    let hidden = config.hidden_size;
-    let (q, kv) = (config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim);
-    let mut tensors = vec![
-        ("model.embed_tokens.weight".to_owned(), config.vocab_size, hidden),
-        ("model.norm.weight".to_owned(), 1, hidden),
-    ];
-    if !config.tie_word_embeddings {
-        tensors.push(("lm_head.weight".to_owned(), config.vocab_size, hidden));
-    }
-    for layer in 0..config.num_layers {
-        let mut parts = vec![
-            ("input_layernorm", 1, hidden),
-            ("self_attn.q_proj", q, hidden),
-            ("self_attn.k_proj", kv, hidden),
-            ("self_attn.v_proj", kv, hidden),
-            ("self_attn.o_proj", hidden, q),
-            ("post_attention_layernorm", 1, hidden),
-        ];
-        if config.architecture.starts_with("qwen3") {
-            parts.extend([("self_attn.q_norm", 1, config.head_dim), ("self_attn.k_norm", 1, config.head_dim)]);
-        }
-        let name = |part: &str, kind: &str| format!("model.layers.{layer}.{part}.{kind}");
-        tensors.extend(parts.into_iter().map(|(part, rows, cols)| (name(part, "weight"), rows, cols)));
-        if config.architecture == "qwen2" {
-            let biases = [("q", q), ("k", kv), ("v", kv)];
-            tensors.extend(biases.map(|(part, size)| (name(&format!("self_attn.{part}_proj"), "bias"), 1, size)));
-        }
-        tensors.extend(feed_forward_tensors(config).map(|(part, rows, cols)| (name(&part, "weight"), rows, cols)));
-    }
-    tensors
-}
-
-/// Those of one layer's feed-forward part, dense or a mixture.
-fn feed_forward_tensors(config: &weights::ModelConfig) -> impl Iterator<Item = (String, usize, usize)> {
-    let (hidden, moe) = (config.hidden_size, config.moe);
-    let (mixture, [gate, up, down]) = match config.architecture.as_str() {
-        "mixtral" => ("block_sparse_moe", ["w1", "w3", "w2"]),
-        _ => ("mlp", ["gate_proj", "up_proj", "down_proj"]),
-    };
-    let prefixes: Vec<String> = match moe {
-        Some(moe) => (0..moe.num_experts).map(|expert| format!("{mixture}.experts.{expert}")).collect(),
-        None => vec![mixture.to_owned()],
-    };
-    let ffn = moe.map_or(config.intermediate_size, |moe| moe.intermediate_size);
-    let parts = [(gate, ffn, hidden), (up, ffn, hidden), (down, hidden, ffn)];
-    let router = moe.map(|moe| (format!("{mixture}.gate"), moe.num_experts, hidden));
-    let parts =
-        prefixes.into_iter().flat_map(move |prefix| parts.map(|(part, n, k)| (format!("{prefix}.{part}"), n, k)));
-    router.into_iter().chain(parts)
-}
-
 #[test]
 fn every_tensor_of_the_tiny_checkpoints_reads() {
-    for family in ["llama", "llama3rope", "mistral", "mixtral", "qwen2", "qwen3", "qwen3_moe"] {
+    for family in FAMILIES {
         let checkpoint = Checkpoint::open(&tiny(family)).unwrap();
         let config = checkpoint.config();
         let mut total = 0;

@@ -35,6 +35,7 @@ pub fn run(root: &Path, archs: &str, model: Option<&Path>) -> Result<()> {
             Command::new("strip").arg(&path).status().context("cannot start strip; is binutils installed?")?;
         ensure!(stripped.success(), "strip failed on {}", path.display());
     }
+    fs::write(folder.join("COMMIT"), commit(root)?)?;
     if let Some(model) = model {
         fs::copy(model, folder.join(model.file_name().context("the model is a file")?))?;
     }
@@ -62,6 +63,14 @@ pub fn lay_out(
     let script = "transformers_peer.py";
     fs::copy(root.join("benches/peers").join(script), folder.join(script))?;
     Ok(named.map(|(_, name)| folder.join(name)).to_vec())
+}
+
+/// The commit that was built, with `-dirty` where files differ from it: the repository will not be there.
+fn commit(root: &Path) -> Result<String> {
+    let arguments = ["describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"];
+    let output = Command::new("git").args(arguments).current_dir(root).output().context("cannot start git")?;
+    ensure!(output.status.success(), "git knows no commit here");
+    Ok(String::from_utf8(output.stdout)?)
 }
 
 fn copy_folder(from: &Path, to: &Path) -> Result<()> {

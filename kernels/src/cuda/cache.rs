@@ -5,7 +5,7 @@ use std::rc::Rc;
 use tensor::{CacheSpec, DeviceError, KvDtype};
 
 use super::attention::{self, MAX_RECORDS};
-use super::device::{Address, Device, refused};
+use super::device::{Address, Device, advised, refused};
 use super::memory::Memory;
 
 /// One group's KV memory.
@@ -56,7 +56,9 @@ impl Cache {
         attention::check(element, spec.head_dim).map_err(refused)?;
         let arrivals = device.alloc(MAX_RECORDS * spec.num_kv_heads * 4)?;
         device.zero(arrivals.address(), arrivals.bytes())?;
-        let data = device.alloc(spec.layers * spec.blocks * block_bytes(spec))?;
+        let data = device
+            .alloc(spec.layers * spec.blocks * block_bytes(spec))
+            .map_err(|error| advised(error, "the KV cache takes less with a smaller --kv-cache-memory"))?;
         let cache = Self { spec: spec.clone(), element, data, arrivals };
         // Sequences that fill up a step read the null block, which nobody writes.
         for layer in 0..spec.layers {

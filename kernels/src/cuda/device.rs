@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use cudarc::driver::sys::{self, CUfunction_attribute, CUresult};
+use cudarc::driver::sys::{self, CUevent_flags, CUfunction_attribute, CUresult};
 use cudarc::driver::{CudaContext, CudaEvent, CudaFunction, CudaStream, DriverError};
 use cudarc::nvrtc::Ptx;
 use tensor::DeviceError;
@@ -44,6 +44,7 @@ impl Device {
         }
         check_driver()?;
         let opened = |error: DriverError| refused(format!("GPU {ordinal} cannot be opened: {}", name(error.0)));
+        check_ordinal(ordinal)?;
         let context = CudaContext::new(ordinal).map_err(opened)?;
         let capability = context.compute_capability().map_err(opened)?;
         if capability < OLDEST {
@@ -77,6 +78,11 @@ impl Device {
     /// A mark for the stream.
     pub fn event(&self) -> Result<CudaEvent, DeviceError> {
         self.said(self.context.new_event(None), "an event")
+    }
+
+    /// A mark that knows when it was reached.
+    pub fn timed_event(&self) -> Result<CudaEvent, DeviceError> {
+        self.said(self.context.new_event(Some(CUevent_flags::CU_EVENT_DEFAULT)), "an event")
     }
 
     /// Puts `event` behind everything that was enqueued so far.
@@ -113,6 +119,23 @@ fn check_driver() -> Result<(), DeviceError> {
     Ok(())
 }
 
+/// Names the GPUs that there are where the one that was asked for is none of them.
+fn check_ordinal(ordinal: usize) -> Result<(), DeviceError> {
+    let count = match CudaContext::device_count() {
+        Ok(count) => usize::try_from(count).unwrap_or(0),
+        Err(error) if error.0 == CUresult::CUDA_ERROR_NO_DEVICE => 0,
+        Err(error) => return Err(refused(format!("the NVIDIA driver cannot count its GPUs: {}", name(error.0)))),
+    };
+    match count {
+        0 => {
+            Err(refused("the NVIDIA driver finds no GPU; is one in this machine, and CUDA_VISIBLE_DEVICES not empty?"))
+        }
+        _ if ordinal < count => Ok(()),
+        1 => Err(refused(format!("there is no GPU {ordinal}: the only one is cuda:0"))),
+        _ => Err(refused(format!("there is no GPU {ordinal}: they are cuda:0 to cuda:{}", count - 1))),
+    }
+}
+
 fn load(context: &Arc<CudaContext>) -> Result<HashMap<&'static str, CudaFunction>, DeviceError> {
     if MODULES.is_empty() {
         return Err(refused(NO_KERNELS));
@@ -136,6 +159,11 @@ fn load(context: &Arc<CudaContext>) -> Result<HashMap<&'static str, CudaFunction
 
 pub(super) fn refused(message: impl Into<String>) -> DeviceError {
     DeviceError { message: message.into(), sticky: false }
+}
+
+/// A refusal with what the user can do about it; a failure stays as it is.
+pub(super) fn advised(error: DeviceError, advice: &str) -> DeviceError {
+    if error.sticky { error } else { refused(format!("{}; {advice}", error.message)) }
 }
 
 /// What the driver said of `what`.

@@ -43,7 +43,7 @@ impl Device {
         let address = match unsafe { malloc_sync(bytes) } {
             Err(error) if error.0 == CUresult::CUDA_ERROR_OUT_OF_MEMORY => {
                 return Err(refused(format!(
-                    "the GPU has {} MiB free and {} more are wanted; see `tokenmill plan`",
+                    "the GPU has {} MiB free and {} more are wanted",
                     self.free_bytes() >> 20,
                     bytes.div_ceil(1 << 20)
                 )));

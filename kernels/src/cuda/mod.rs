@@ -16,6 +16,7 @@ mod graphs;
 mod launch;
 mod library;
 mod memory;
+mod meter;
 mod modules;
 mod moe;
 mod params;
@@ -31,6 +32,7 @@ mod upload;
 mod weight;
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use cudarc::driver::DeviceRepr;
 use quant::Stored;
@@ -44,9 +46,10 @@ use crate::inputs::Inputs;
 use buf::Arena;
 use checks::Check;
 use cublaslt::CublasLt;
-use device::{Address, Device, refused};
+use device::{Address, Device, advised, refused};
 use gemm::{MAX_SPLIT_TILES, Out};
 use graphs::Graphs;
+use meter::Metered;
 use params::{E4m3Rows, Norm};
 use sample::{Logits, Sampler};
 use shape::{Shape, bucket};
@@ -57,6 +60,7 @@ use weight::{Kind, Packed};
 
 pub use buf::Buf;
 pub use cache::Cache;
+pub use meter::Meter;
 pub use weight::Weight;
 
 /// One NVIDIA GPU.
@@ -83,6 +87,7 @@ pub struct Cuda {
     /// Counters of the blocks that share a matmul's tile: zero between kernels.
     arrived: Buf,
     sampler: Sampler,
+    metered: Option<Metered>,
 }
 
 impl Cuda {
@@ -110,6 +115,7 @@ impl Cuda {
             loader: None,
             arrived: Buf::resident(arrived),
             sampler: Sampler::default(),
+            metered: None,
         })
     }
 
@@ -117,6 +123,12 @@ impl Cuda {
     pub fn eager(mut self) -> Self {
         self.graphs.disable();
         self.sampler.disable_graphs();
+        self
+    }
+
+    /// The same, which adds the time of each step to `meter`.
+    pub fn with_meter(mut self, meter: Arc<Meter>) -> Self {
+        self.metered = Some(Metered::new(meter));
         self
     }
 
@@ -146,7 +158,13 @@ impl Cuda {
     }
 
     fn resident<T: DeviceRepr>(&mut self, values: &[T]) -> Result<Buf, DeviceError> {
-        let memory = self.device.alloc(size_of_val(values))?;
+        let memory = self.device.alloc(size_of_val(values)).map_err(|error| {
+            let loaded = self.resident >> 20;
+            advised(
+                error,
+                &format!("{loaded} MiB of weights are loaded: --quantization fp8 or int4 makes them smaller"),
+            )
+        })?;
         let loader = match &mut self.loader {
             Some(loader) => loader,
             empty => empty.insert(Loader::new(&self.device)?),
@@ -199,7 +217,7 @@ impl Backend for Cuda {
     }
 
     fn memory(&self) -> Memory {
-        Memory { free: self.device.free_bytes(), resident: self.resident }
+        Memory { free: self.device.free_bytes(), resident: self.resident, dedicated: true }
     }
 
     fn block_bytes(&self, spec: &CacheSpec) -> u64 {

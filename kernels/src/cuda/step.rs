@@ -7,7 +7,7 @@ use std::rc::Rc;
 use tensor::{DeviceError, StepInputs, StepKey};
 
 use super::checks::Check;
-use super::device::refused;
+use super::device::{advised, refused};
 use super::graphs::{Known, Recorded};
 use super::shape::Shape;
 use super::{Buf, Cuda};
@@ -32,15 +32,24 @@ impl Cuda {
             return Ok(self.plan(body));
         }
         set.map_err(refused)?;
-        self.arena.commit(&self.device)?;
+        self.arena.commit(&self.device).map_err(|error| {
+            advised(error, "a step's workspace shrinks with --max-num-batched-tokens and --max-num-seqs")
+        })?;
         self.uploaded.commit(&self.device)?;
         self.loader = None;
         self.replays = matches!(key, StepKey::Decode { .. }) && self.graphs.is_enabled();
         if self.replays {
             self.shape = self.shape.rounded(self.uploaded.planned().stride);
         }
+        if let Some(metered) = &mut self.metered {
+            metered.begin(&self.device)?;
+        }
         self.uploaded.set(&self.inputs.step, self.shape)?;
-        if self.replays { self.decode(body) } else { self.launch_all(body) }
+        let logits = if self.replays { self.decode(body) } else { self.launch_all(body) }?;
+        if let Some(metered) = &self.metered {
+            metered.end(&self.device)?;
+        }
+        Ok(logits)
     }
 
     fn plan(&mut self, body: Body<'_>) -> Buf {

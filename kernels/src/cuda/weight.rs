@@ -8,7 +8,7 @@ mod kind;
 mod super_blocks;
 
 use half::bf16;
-use quant::Stored;
+use quant::{Format, Stored};
 use tensor::{LoadError, Role};
 
 use super::Buf;
@@ -115,6 +115,10 @@ fn dense(rows: &Rows<'_>, cols: usize) -> Vec<u8> {
     let mut values = vec![0.0; cols];
     let mut packed = Vec::with_capacity(rows.len() * cols * 2);
     for (part, row) in rows {
+        if part.format == Format::Bf16 {
+            packed.extend_from_slice(part.row(*row));
+            continue;
+        }
         part.dequantize_row(*row, &mut values);
         packed.extend(values.iter().flat_map(|&x| bf16::from_f32(x).to_le_bytes()));
     }

@@ -112,7 +112,7 @@ impl Backend for Reference {
     }
 
     fn memory(&self) -> Memory {
-        Memory { free: crate::free_bytes(), resident: self.resident }
+        Memory { free: crate::free_bytes(), resident: self.resident, dedicated: false }
     }
 
     fn block_bytes(&self, spec: &CacheSpec) -> u64 {

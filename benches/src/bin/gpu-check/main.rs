@@ -1,16 +1,21 @@
 //! `gpu-check`: what only a GPU can show, in one command without a network: instructions against the emulator's answers, the
-//! kernels' tests, NVIDIA's sanitizer, each op beside its roofline, whole models, and a peer. Ten minutes at most.
+//! kernels' tests, NVIDIA's sanitizer, each op beside its roofline, whole models beside their goals, and a peer. Ten minutes at
+//! most.
 //!
-//! Needs what `cargo xtask pack` puts beside it; what is missing is skipped, with a reason. Writes one JSON file, and the logs
-//! and results of all steps beside it.
+//! Needs what `cargo xtask pack` puts beside it; what is missing is skipped, with a reason. Every step is a process of its own,
+//! which is killed at its limit. After each one the record (JSON) and its summary (Markdown) are written anew.
 
+mod device;
+mod goals;
 mod places;
 mod plan;
 mod rooflines;
 mod scale;
 mod step;
+mod summary;
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -23,7 +28,7 @@ use serde_json::{Value, json};
 use places::Places;
 use plan::Plan;
 use scale::{FULL, Scale, TINY};
-use step::Outcome;
+use step::{Outcome, Step};
 
 /// Shows on a GPU what no other machine can.
 #[derive(Parser)]
@@ -37,7 +42,7 @@ struct Cli {
 
 #[derive(clap::Args)]
 struct CheckArgs {
-    /// Folder of the record, logs and results.
+    /// Folder of the record, its summary, all output, and the card's answers to single instructions.
     #[arg(long, default_value = "gpu-check-out")]
     out: PathBuf,
     /// Folder with tokenmill, kernels-tests, configs and models; this program's own when left out.
@@ -46,7 +51,7 @@ struct CheckArgs {
     /// Seconds for everything.
     #[arg(long, default_value_t = 570)]
     budget: u64,
-    /// Only steps whose names begin with one of these.
+    /// Only steps whose names begin with one of these, and the first one, which looks for a GPU.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Shapes that the emulator computes in seconds.
@@ -56,18 +61,26 @@ struct CheckArgs {
 
 #[derive(clap::Subcommand)]
 enum Command {
+    /// Say what GPU there is, and nothing else.
+    Device(OneArgs),
     /// Measure each op beside its roofline, and nothing else.
-    Rooflines {
-        /// The JSON file to write.
-        result: PathBuf,
-        #[arg(long)]
-        tiny: bool,
-    },
+    Rooflines(OneArgs),
+}
+
+#[derive(clap::Args)]
+struct OneArgs {
+    /// The JSON file to write.
+    result: PathBuf,
+    #[arg(long)]
+    tiny: bool,
 }
 
 fn main() -> ExitCode {
     let done = match Cli::parse() {
-        Cli { command: Some(Command::Rooflines { result, tiny }), .. } => measure(&result, scale(tiny)).map(|()| true),
+        Cli { command: Some(Command::Device(args)), .. } => device::run(&args.result).map(|()| true),
+        Cli { command: Some(Command::Rooflines(args)), .. } => {
+            rooflines::run(scale(args.tiny), &args.result).map(|()| true)
+        }
         Cli { check, .. } => run(&check),
     };
     match done {
@@ -84,50 +97,100 @@ fn scale(is_tiny: bool) -> &'static Scale {
     if is_tiny { &TINY } else { &FULL }
 }
 
-fn measure(result: &Path, scale: &Scale) -> Result<()> {
-    write(result, &rooflines::run(scale)?)
+/// The whole check under way.
+struct Check<'a> {
+    args: &'a CheckArgs,
+    places: &'a Places,
+    started: Instant,
+    scratch: PathBuf,
+    outcomes: Vec<(String, Outcome)>,
+    records: Vec<Value>,
 }
 
 /// True when nothing failed.
 fn run(args: &CheckArgs) -> Result<bool> {
-    let started = Instant::now();
     let this = std::env::current_exe().context("this program has a path")?;
     let beside =
         args.beside.clone().or_else(|| this.parent().map(Path::to_owned)).context("this program lies in a folder")?;
-    fs::create_dir_all(&args.out).with_context(|| format!("cannot make {}", args.out.display()))?;
-    let plan = Plan { places: &Places::new(beside), scale: scale(args.tiny), out: &args.out, this };
-    let is_wanted = |name: &str| args.only.is_empty() || args.only.iter().any(|only| name.starts_with(only.as_str()));
-    let (budget, mut outcomes, mut records) = (Duration::from_secs(args.budget), Vec::new(), Vec::new());
-    for step in plan.steps().into_iter().filter(|step| is_wanted(&step.name)) {
-        let name = step.name.clone();
-        let (outcome, record) = step.run(&args.out, budget.saturating_sub(started.elapsed()))?;
-        outcomes.push((name, outcome));
-        records.push(record);
-        // After each step: what was found is kept, whatever ends the next one.
-        write(&args.out.join("gpu-check.json"), &record_of(&records, args, started.elapsed()))?;
+    let scratch = std::env::temp_dir().join(format!("gpu-check-{}", std::process::id()));
+    for folder in [&args.out, &scratch] {
+        fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     }
-    println!();
-    outcomes.iter().for_each(|(name, outcome)| println!("{name:<24} {}", outcome.word()));
-    println!("{:.0} s; {}", started.elapsed().as_secs_f64(), args.out.join("gpu-check.json").display());
-    Ok(outcomes.iter().all(|(_, outcome)| matches!(outcome, Outcome::Passed | Outcome::Skipped)))
+    fs::write(args.out.join("output.txt"), "")?;
+    let places = &Places::new(beside);
+    let plan = Plan { places, scale: scale(args.tiny), out: &args.out, scratch: &scratch, this };
+    let is_wanted = |name: &str| args.only.is_empty() || args.only.iter().any(|only| name.starts_with(only.as_str()));
+    let (device, steps) = (plan.device(), plan.steps());
+    let started = Instant::now();
+    let mut check =
+        Check { args, places, started, scratch: scratch.clone(), outcomes: Vec::new(), records: Vec::new() };
+    check.take(device, None)?;
+    let gone = check.no_gpu();
+    for step in steps.into_iter().filter(|step| is_wanted(&step.name)) {
+        check.take(step, gone.as_deref())?;
+    }
+    check.tell();
+    fs::remove_dir_all(&scratch)?;
+    Ok(check.outcomes.iter().all(|(_, outcome)| matches!(outcome, Outcome::Passed | Outcome::Skipped)))
 }
 
-fn record_of(steps: &[Value], args: &CheckArgs, elapsed: Duration) -> Value {
-    let program = Program::this(env!("CARGO_PKG_VERSION"));
-    json!({
-        "date": Date::now().to_string(),
-        "machine": Machine::here(),
-        "gpu": kernels::cuda::Cuda::new(0).map_or_else(|why| why.to_string(), |cuda| cuda.describe()),
-        "tiny": args.tiny,
-        "version": program.version,
-        "commit": program.commit,
-        "built": program.built,
-        "command": program.command,
-        "seconds": elapsed.as_secs_f64(),
-        "steps": steps,
-    })
+impl Check<'_> {
+    /// Runs a step, unless the GPU that it needs is `gone`, and writes all that is known: it is kept, whatever ends the next one.
+    fn take(&mut self, step: Step, gone: Option<&str>) -> Result<()> {
+        let name = step.name.clone();
+        let left = Duration::from_secs(self.args.budget).saturating_sub(self.started.elapsed());
+        let (outcome, record) = match gone {
+            Some(why) if step.needs_gpu => step.skip(why),
+            _ => step.run(&self.scratch, left)?,
+        };
+        let log = fs::read(self.scratch.join(format!("{name}.log"))).unwrap_or_default();
+        let mut all = fs::File::options().append(true).open(self.args.out.join("output.txt"))?;
+        all.write_all(format!("== {name}\n").as_bytes())?;
+        all.write_all(&log)?;
+        self.outcomes.push((name, outcome));
+        self.records.push(record);
+        let record = self.record();
+        write(&self.args.out.join("gpu-check.json"), &format!("{record:#}\n"))?;
+        write(&self.args.out.join("gpu-check.md"), &summary::of(&record))
+    }
+
+    /// Why there is no GPU, in the words of the step that looked for one.
+    fn no_gpu(&self) -> Option<String> {
+        let (_, outcome) = self.outcomes.first()?;
+        let said =
+            self.records[0]["output"].as_str().and_then(|said| said.lines().last()).unwrap_or("it does not answer");
+        (*outcome != Outcome::Passed).then(|| said.trim_start_matches("gpu-check: ").to_owned())
+    }
+
+    fn record(&self) -> Value {
+        let program = Program::this(env!("CARGO_PKG_VERSION"));
+        let gpu = &self.records[0]["result"];
+        json!({
+            "date": Date::now().to_string(),
+            "machine": Machine::here(),
+            "gpu": gpu,
+            "tiny": self.args.tiny,
+            "version": program.version,
+            "commit": self.places.commit().or(program.commit),
+            "built": program.built,
+            "command": program.command,
+            "seconds": self.started.elapsed().as_secs_f64(),
+            "goals": goals::of(&self.records, scale(self.args.tiny), gpu),
+            "steps": self.records,
+        })
+    }
+
+    fn tell(&self) {
+        println!();
+        self.outcomes.iter().for_each(|(name, outcome)| println!("{name:<24} {}", outcome.word()));
+        println!("{:.0} s; {}", self.started.elapsed().as_secs_f64(), self.args.out.join("gpu-check.md").display());
+    }
 }
 
-fn write(path: &Path, value: &Value) -> Result<()> {
-    fs::write(path, format!("{value:#}\n")).with_context(|| format!("cannot write {}", path.display()))
+/// Whole, or not at all: who cuts the check off finds what was there before.
+fn write(path: &Path, text: &str) -> Result<()> {
+    let half = path.with_extension("part");
+    fs::write(&half, text)
+        .and_then(|()| fs::rename(&half, path))
+        .with_context(|| format!("cannot write {}", path.display()))
 }

@@ -1,7 +1,8 @@
 //! What lies beside the check and on the machine.
 
+use std::ffi::OsString;
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 /// A folder as `cargo xtask pack` fills it.
 pub struct Places {
@@ -26,11 +27,15 @@ impl Places {
         }
     }
 
+    /// The commit that was packed.
+    pub fn commit(&self) -> Option<String> {
+        fs::read_to_string(self.folder.join("COMMIT")).ok().map(|commit| commit.trim().to_owned())
+    }
+
     /// The default model, whose file has a name of its own.
     pub fn model(&self) -> Result<PathBuf, String> {
-        let entries = std::fs::read_dir(&self.folder).into_iter().flatten().flatten();
         let mut found: Vec<PathBuf> =
-            entries.map(|entry| entry.path()).filter(|path| has_extension(path, "gguf")).collect();
+            entries(&self.folder).filter(|path| path.extension().is_some_and(|kind| kind == "gguf")).collect();
         found.sort();
         found.into_iter().next().ok_or_else(|| "there is no .gguf file beside the check".to_owned())
     }
@@ -43,18 +48,35 @@ impl Places {
         candidates.find(|path| path.is_file()).ok_or_else(|| format!("{name} is not installed"))
     }
 
-    /// A Python that has the modules of the peers.
-    pub fn python(&self) -> Result<PathBuf, String> {
-        let python = self.installed("python3")?;
-        let tried =
-            Command::new(&python).args(["-c", "import torch, transformers; assert torch.cuda.is_available()"]).output();
-        match tried {
-            Ok(output) if output.status.success() => Ok(python),
-            _ => Err("python3 has no torch with CUDA, or no transformers".to_owned()),
-        }
+    /// `LD_LIBRARY_PATH` with the folder of cublasLt, which often lies where Python's packages are and nobody looks.
+    ///
+    /// # Errors
+    /// If the machine has none.
+    pub fn with_cublaslt(&self) -> Result<OsString, String> {
+        let given = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
+        let given: Vec<PathBuf> = std::env::split_paths(&given).filter(|path| !path.as_os_str().is_empty()).collect();
+        let system = ["/usr/local/cuda/lib64", "/usr/lib/x86_64-linux-gnu", "/usr/lib64"].map(PathBuf::from);
+        let found = given.iter().cloned().chain(system).chain(self.python_libraries()).find(|path| has_cublaslt(path));
+        let found = found.ok_or_else(|| "cublasLt is not installed".to_owned())?;
+        std::env::join_paths(given.into_iter().chain([found])).map_err(|error| error.to_string())
+    }
+
+    /// Where pip puts NVIDIA's libraries, for the Python that is found first.
+    fn python_libraries(&self) -> Vec<PathBuf> {
+        let Ok(python) = self.installed("python3") else { return Vec::new() };
+        let Some(home) = python.parent().and_then(Path::parent) else { return Vec::new() };
+        let packages = entries(&home.join("lib")).flat_map(|version| {
+            ["site-packages", "dist-packages"].map(|packages| version.join(packages).join("nvidia"))
+        });
+        packages.flat_map(|nvidia| entries(&nvidia)).map(|part| part.join("lib")).collect()
     }
 }
 
-fn has_extension(path: &Path, wanted: &str) -> bool {
-    path.extension().is_some_and(|extension| extension == wanted)
+/// The library of the CUDA version that the kernels are compiled with.
+fn has_cublaslt(folder: &Path) -> bool {
+    ["libcublasLt.so.13", "libcublasLt.so"].iter().any(|name| folder.join(name).exists())
+}
+
+fn entries(folder: &Path) -> impl Iterator<Item = PathBuf> + use<> {
+    fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path())
 }

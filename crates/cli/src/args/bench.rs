@@ -1,6 +1,7 @@
 //! What `tokenmill bench` can be asked. Names follow vLLM's `bench`.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::{Args, Subcommand, ValueEnum};
 use loadgen::Goodput;
@@ -115,6 +116,10 @@ pub struct BenchLatencyArgs {
     #[arg(long, value_name = "N[,N...]", default_value = "8", value_delimiter = ',', help_heading = "Load",
           value_parser = clap::value_parser!(u32).range(1..))]
     pub batch_size: Vec<u32>,
+    /// Other batches than those, each with its own lengths: `64x8+32` is 64 prompts of 8 tokens with answers of 32.
+    #[arg(long, value_name = "BATCHxINPUT+OUTPUT[,...]", value_delimiter = ',', help_heading = "Load",
+          conflicts_with_all = ["input_len", "output_len", "batch_size"])]
+    pub shapes: Vec<BatchShape>,
     /// Batches to measure.
     #[arg(long, value_name = "N", default_value_t = 10, help_heading = "Load",
           value_parser = clap::value_parser!(u32).range(1..))]
@@ -158,6 +163,27 @@ pub struct BenchDummyArgs {
 pub enum EndpointName {
     Completions,
     Chat,
+}
+
+/// A batch and its lengths in tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchShape {
+    pub batch: u32,
+    pub input: u32,
+    pub output: u32,
+}
+
+impl FromStr for BatchShape {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parts = text.split_once('x').and_then(|(batch, rest)| Some((batch, rest.split_once('+')?)));
+        let number = |text: &str| text.parse().ok().filter(|number| *number > 0);
+        let shape = |(batch, (input, output)): (&str, (&str, &str))| {
+            Some(Self { batch: number(batch)?, input: number(input)?, output: number(output)? })
+        };
+        parts.and_then(shape).ok_or_else(|| format!("a batch is written 64x8+32, not {text:?}"))
+    }
 }
 
 /// `inf` is no rate at all.

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
+use super::values::Shape;
 use super::{Dummy, generate};
 use crate::WeightsError;
 use crate::error::InFile;
@@ -14,41 +15,41 @@ use crate::error::InFile;
 const COMPANIONS: &[&str] =
     &["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"];
 
-/// Writes what `--load-format dummy` makes of `folder` and `seed` into the folder `out`: `model.safetensors` in bf16, and the
-/// files beside it. Returns the bytes of all tensors.
-///
-/// # Errors
-/// If `folder` has no config that can be understood, or `out` cannot be written.
-pub fn export(folder: &Path, seed: u64, out: &Path) -> Result<u64, WeightsError> {
-    let (dummy, _) = Dummy::open(folder, seed)?;
-    fs::create_dir_all(out).in_file(out)?;
-    for name in COMPANIONS.iter().filter(|name| folder.join(name).exists()) {
-        fs::copy(folder.join(name), out.join(name)).in_file(&folder.join(name))?;
+impl Dummy {
+    /// Writes all tensors that a model asked for into the folder `out`: `model.safetensors` in bf16, and the files beside it.
+    ///
+    /// # Errors
+    /// If `out` cannot be written.
+    pub fn export(&self, out: &Path) -> Result<(), WeightsError> {
+        fs::create_dir_all(out).in_file(out)?;
+        for name in COMPANIONS.iter().filter(|name| self.folder.join(name).exists()) {
+            fs::copy(self.folder.join(name), out.join(name)).in_file(&self.folder.join(name))?;
+        }
+        let path = out.join("model.safetensors");
+        let tensors: Vec<Shape> = self.asked().values().cloned().collect();
+        write(self.seed, &tensors, &path).in_file(&path)
     }
-    let path = out.join("model.safetensors");
-    write(&dummy, &path).in_file(&path)?;
-    Ok(dummy.total_bytes())
 }
 
-fn write(dummy: &Dummy, path: &Path) -> std::io::Result<()> {
+fn write(seed: u64, tensors: &[Shape], path: &Path) -> std::io::Result<()> {
     let mut file = BufWriter::new(File::create(path)?);
-    let mut header = header(dummy).to_string();
+    let mut header = header(tensors).to_string();
     // The data begins at a multiple of eight; the format pads with spaces.
     header.push_str(&" ".repeat(header.len().next_multiple_of(8) - header.len()));
     file.write_all(&(header.len() as u64).to_le_bytes())?;
     file.write_all(header.as_bytes())?;
-    for shape in &dummy.tensors {
-        file.write_all(&generate::encoded(dummy.seed, shape))?;
+    for shape in tensors {
+        file.write_all(&generate::encoded(seed, shape))?;
     }
     file.into_inner()?.sync_all()
 }
 
 /// Names, types, shapes and places, as the format wants them. Vectors have one dimension.
-fn header(dummy: &Dummy) -> Value {
+fn header(tensors: &[Shape]) -> Value {
     let mut header = Map::new();
     header.insert("__metadata__".to_owned(), json!({ "format": "pt" }));
     let mut start = 0;
-    for shape in &dummy.tensors {
+    for shape in tensors {
         let end = start + shape.bytes();
         let dimensions = if shape.rows == 1 { json!([shape.cols]) } else { json!([shape.rows, shape.cols]) };
         header

@@ -5,7 +5,7 @@ use std::thread;
 
 use quant::bf16;
 
-use super::shapes::{Shape, Values};
+use super::values::{Shape, Values};
 
 /// What a thread makes at a time; even, since two values share a hash.
 const PART: usize = 1 << 18;

@@ -7,46 +7,57 @@ use loadgen::{Machine, percentile};
 use serde_json::{Map, Value, json};
 
 use super::offline::{self, Elapsed, Lengths};
-use crate::args::BenchLatencyArgs;
+use crate::args::{BatchShape, BenchLatencyArgs};
 use crate::assemble::Assembled;
 
 /// Prints vLLM's keys; times are in seconds. A sweep is a list of points.
 pub(super) fn run(args: &BenchLatencyArgs) -> Result<()> {
-    let longest = args.input_len.iter().copied().max().unwrap_or(0);
-    let largest = args.batch_size.iter().copied().max().unwrap_or(0);
-    let lengths = Lengths { input: longest, output: args.output_len };
-    let assembled = offline::start(&args.model, largest, lengths)?;
+    let shapes = shapes(args);
+    let largest = shapes.iter().map(|shape| shape.batch).max().unwrap_or(0);
+    let longest = shapes.iter().copied().max_by_key(|shape| shape.input.saturating_add(shape.output));
+    let longest = longest.map_or(Lengths { input: 0, output: 0 }, lengths);
+    let assembled = offline::start(&args.model, largest, longest)?;
     let before = Machine::load_average();
     let mut rounds = 0;
-    let mut points = Vec::new();
-    for &input in &args.input_len {
-        for &batch_size in &args.batch_size {
-            let lengths = Lengths { input, ..lengths };
-            points.push(point(&assembled, args, batch_size, lengths, &mut rounds)?);
-        }
-    }
+    let points: Vec<Value> =
+        shapes.iter().map(|shape| point(&assembled, args, *shape, &mut rounds)).collect::<Result<_>>()?;
     assembled.engine.shutdown(Duration::ZERO);
-    let result = if points.len() == 1 { points.remove(0) } else { json!({ "points": points }) };
+    let result = match <[Value; 1]>::try_from(points) {
+        Ok([point]) => point,
+        Err(points) => json!({ "points": points }),
+    };
     super::finish(result, before, args.save_json.as_deref())
 }
 
-/// One batch size and length, after its warm-up. `rounds` counts all batches, since none repeats another's prompts.
-fn point(
-    assembled: &Assembled,
-    args: &BenchLatencyArgs,
-    batch_size: u32,
-    lengths: Lengths,
-    rounds: &mut u32,
-) -> Result<Value> {
+/// What was asked for by name, or every prompt's length with every batch size.
+fn shapes(args: &BenchLatencyArgs) -> Vec<BatchShape> {
+    if !args.shapes.is_empty() {
+        return args.shapes.clone();
+    }
+    let of_length =
+        |&input| args.batch_size.iter().map(move |&batch| BatchShape { batch, input, output: args.output_len });
+    args.input_len.iter().flat_map(of_length).collect()
+}
+
+fn lengths(shape: BatchShape) -> Lengths {
+    Lengths { input: shape.input, output: shape.output }
+}
+
+/// One shape, after its warm-up. `rounds` counts all batches, since none repeats another's prompts.
+fn point(assembled: &Assembled, args: &BenchLatencyArgs, shape: BatchShape, rounds: &mut u32) -> Result<Value> {
+    let lengths = lengths(shape);
     let mut batch = || {
         *rounds += 1;
-        offline::batch(&assembled.engine, batch_size, lengths, *rounds - 1)
+        offline::batch(&assembled.engine, shape.batch, lengths, *rounds - 1)
     };
     for _ in 0..args.num_iters_warmup {
         batch()?;
     }
+    let device_before = assembled.meter.device_time();
     let batches: Vec<Elapsed> = (0..args.num_iters).map(|_| batch()).collect::<Result<_>>()?;
     let latencies: Vec<f64> = batches.iter().map(|batch| batch.whole.as_secs_f64()).collect();
+    let device_time = (assembled.meter.device_time() - device_before).as_secs_f64();
+    let host_share = (device_time > 0.0).then(|| (1.0 - device_time / latencies.iter().sum::<f64>()).max(0.0));
     let mean = |of: &dyn Fn(&Elapsed) -> Duration| {
         batches.iter().map(of).sum::<Duration>().as_secs_f64() / batches.len() as f64
     };
@@ -57,9 +68,10 @@ fn point(
         "percentiles": percentiles(&latencies),
         "avg_time_to_first_tokens": mean(&|batch| batch.first_tokens),
         "avg_time_per_output_token": after_first / f64::from((lengths.output - 1).max(1)),
+        "host_share": host_share,
         "model_id": assembled.files.name,
         "device": assembled.device,
-        "batch_size": batch_size,
+        "batch_size": shape.batch,
         "input_len": lengths.input,
         "output_len": lengths.output,
     }))

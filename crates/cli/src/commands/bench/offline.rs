@@ -7,7 +7,7 @@ use engine::{EngineHandle, Event, GenerateRequest, Prompt, Response};
 use loadgen::Random;
 
 use crate::args::ModelArgs;
-use crate::assemble::{Assembled, assemble};
+use crate::assemble::{Assembled, assemble_metered};
 
 /// How long prompts and answers are, in tokens.
 #[derive(Clone, Copy)]
@@ -18,7 +18,7 @@ pub(super) struct Lengths {
 
 /// An engine that takes `num_requests` at once.
 pub(super) fn start(model: &ModelArgs, num_requests: u32, lengths: Lengths) -> Result<Assembled> {
-    let assembled = assemble(model, num_requests)?;
+    let assembled = assemble_metered(model, num_requests)?;
     let (wanted, limit) = (lengths.input.saturating_add(lengths.output), assembled.engine.max_model_len());
     if wanted > limit || lengths.input == 0 {
         bail!("a prompt of {} and an answer of {} tokens do not fit: 1 to {limit} do", lengths.input, lengths.output);
