@@ -184,6 +184,7 @@ extern "C" __global__ void copies_and_waits(float* out) {
     cp_async_commit();
     after_former_kernel();
     cp_async_wait<0>();
+    __syncthreads();
     out[at] = numbers[threadIdx.x * 4 + at % 4] + 1.0f;
 }
 
