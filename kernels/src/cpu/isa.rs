@@ -1,11 +1,11 @@
-//! Which instruction set runs, and how an op written once is compiled for each.
+//! Which instruction set runs.
 
 use std::fmt;
 use std::str::FromStr;
 
 #[cfg(target_arch = "x86_64")]
 use super::simd::{Avx2, Avx512};
-use super::simd::{Portable, Simd};
+use super::simd::{Op, Portable, Simd};
 
 /// An instruction set of the CPU kernels, best first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,16 +16,6 @@ pub enum Isa {
     Avx2,
     /// What every processor has.
     Portable,
-}
-
-/// One piece of work, generic over the instruction set.
-pub(super) trait Op {
-    /// Whether it multiplies pairs of bf16, for which some processors have an instruction.
-    const PAIRS: bool = false;
-
-    /// # Safety
-    /// The processor has the features of `S`, and the op's own pointers are valid as its fields say.
-    unsafe fn run<S: Simd>(self);
 }
 
 impl Isa {
@@ -69,41 +59,17 @@ impl Isa {
         match self {
             // SAFETY: the caller vouches for the features and the pointers.
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512 if O::PAIRS && is_x86_feature_detected!("avx512bf16") => unsafe { run_avx512_bf16(op) },
+            Self::Avx512 if is_x86_feature_detected!("avx512bf16") => unsafe { Avx512::<true>::call(op) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512 => unsafe { run_avx512(op) },
+            Self::Avx512 => unsafe { Avx512::<false>::call(op) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
-            Self::Avx2 => unsafe { run_avx2(op) },
+            Self::Avx2 => unsafe { Avx2::call(op) },
             // SAFETY: as above.
-            _ => unsafe { op.run::<Portable>() },
+            _ => unsafe { Portable::call(op) },
         }
     }
-}
-
-// SAFETY: callers have the features; the op is inlined, so its intrinsics are compiled with them.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-unsafe fn run_avx512<O: Op>(op: O) {
-    // SAFETY: the caller vouches for the op's pointers.
-    unsafe { op.run::<Avx512<false>>() }
-}
-
-// SAFETY: as above.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16,avx2,fma,f16c")]
-unsafe fn run_avx512_bf16<O: Op>(op: O) {
-    // SAFETY: the caller vouches for the op's pointers.
-    unsafe { op.run::<Avx512<true>>() }
-}
-
-// SAFETY: as above.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn run_avx2<O: Op>(op: O) {
-    // SAFETY: the caller vouches for the op's pointers.
-    unsafe { op.run::<Avx2>() }
 }
 
 impl fmt::Display for Isa {

@@ -12,9 +12,9 @@ use tensor::Activation;
 
 use super::act::Encoded;
 use super::blocks::{Block, F16, F32, HALVES, MIN, PLAIN, Pairs, W4, W8};
-use super::isa::{Isa, Op};
+use super::isa::Isa;
 use super::pool::Pool;
-use super::simd::{LANES, Simd};
+use super::simd::{LANES, Op, Simd};
 use super::weight::{Kind, STRIP, STRIP_COLS, Segment, Weight};
 
 /// Rows in the largest register block.
@@ -173,6 +173,34 @@ impl Op for Job<'_> {
     }
 }
 
+/// The epilogue of some rows of a strip, from their sums `[rows, 64]`.
+struct Finish<'a> {
+    job: &'a Job<'a>,
+    row: usize,
+    rows: usize,
+    sums: *const f32,
+}
+
+impl Op for Finish<'_> {
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let Job { matmul, .. } = self.job;
+        let n = matmul.weight.rows;
+        for idx in 0..self.rows {
+            let row = self.row + idx;
+            // SAFETY: columns stay below `n`, rows below the matmul's.
+            unsafe {
+                let sums = self.sums.add(idx * STRIP_COLS);
+                match matmul.epilogue {
+                    Epilogue::Store { out, bias } => self.job.store::<S, false>(out.add(row * n), bias, sums),
+                    Epilogue::Add { out, bias } => self.job.store::<S, true>(out.add(row * n), bias, sums),
+                    Epilogue::Glu { f, emit } => self.job.glu::<S>(f, &emit, row, sums),
+                }
+            }
+        }
+    }
+}
+
 impl Job<'_> {
     /// # Safety
     /// As for [`Isa::run`].
@@ -211,25 +239,9 @@ impl Job<'_> {
                 let w = self.segment.strip(self.first_tile / STRIP).add(tile * self.segment.kind.tile_step());
                 K::block::<S, R, T>(w, self.matmul.weight.cols, &self.matmul.input, row, sums.add(tile * LANES));
             }
-            for idx in 0..R {
-                self.finish::<S>(row + idx, sums.add(idx * STRIP_COLS));
-            }
+            S::call(Finish { job: self, row, rows: R, sums });
         }
         R
-    }
-
-    /// The epilogue of one row of the strip.
-    #[inline(always)]
-    unsafe fn finish<S: Simd>(&self, row: usize, sums: *const f32) {
-        let n = self.matmul.weight.rows;
-        // SAFETY: columns stay below `n`, rows below the matmul's.
-        unsafe {
-            match self.matmul.epilogue {
-                Epilogue::Store { out, bias } => self.store::<S, false>(out.add(row * n), bias, sums),
-                Epilogue::Add { out, bias } => self.store::<S, true>(out.add(row * n), bias, sums),
-                Epilogue::Glu { f, emit } => self.glu::<S>(f, &emit, row, sums),
-            }
-        }
     }
 
     #[inline(always)]

@@ -7,10 +7,9 @@ use tensor::{Act, ActSet, Activation, RouteSpec, Routing};
 use super::Cpu;
 use super::act::{self, Encoded};
 use super::arena::{Buf, Shared};
-use super::isa::Op;
 use super::matmul::{Epilogue, Matmul};
 use super::route::{self, Routes};
-use super::simd::{LANES, Simd};
+use super::simd::{LANES, Op, Simd};
 use super::weight::Weight;
 
 /// Rows in a job that copies or sums.

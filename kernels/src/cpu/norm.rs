@@ -1,9 +1,9 @@
 //! RMSNorm with its encodings, and the quantization of rows that lie in memory.
 
 use super::act::Encoded;
-use super::isa::{Isa, Op};
+use super::isa::Isa;
 use super::pool::Pool;
-use super::simd::{LANES, Simd};
+use super::simd::{LANES, Op, Simd};
 
 /// Rows in a job.
 const CHUNK: usize = 8;

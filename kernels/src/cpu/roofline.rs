@@ -5,8 +5,7 @@ use std::time::Instant;
 
 use super::Cpu;
 use super::arena::Shared;
-use super::isa::Op;
-use super::simd::{LANES, Simd};
+use super::simd::{LANES, Op, Simd};
 
 /// Peaks of all compute threads together.
 #[derive(Clone, Copy, Debug)]

@@ -5,10 +5,10 @@ use std::mem::MaybeUninit;
 use tensor::GroupInputs;
 
 use super::cache::LayerView;
-use super::isa::{Isa, Op};
+use super::isa::Isa;
 use super::norm::inverse_rms;
 use super::pool::Pool;
-use super::simd::{LANES, Simd};
+use super::simd::{LANES, Op, Simd};
 
 /// Tokens in a job.
 const CHUNK: usize = 8;

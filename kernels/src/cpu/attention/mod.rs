@@ -19,10 +19,10 @@ use super::Cpu;
 use super::act::Encoded;
 use super::arena::Shared;
 use super::cache::{Element, LayerView};
-use super::isa::{Isa, Op};
+use super::isa::Isa;
 use super::pool::Pool;
 use super::rope::MAX_HEAD_DIM;
-use super::simd::{LANES, Simd};
+use super::simd::{LANES, Op, Simd};
 use partition::Record;
 
 /// Queries in a job.
@@ -148,7 +148,7 @@ impl Attention<'_> {
             let partition = work.job.first_partition + idx % partitions;
             if partition < work.job.end_partition {
                 // SAFETY: each KV head has records of its own.
-                let records = unsafe { records.get().add(work.kv_head * per_head) };
+                let records = unsafe { work.records(records.get().add(work.kv_head * per_head), partition) };
                 // SAFETY: as above.
                 unsafe { isa.run(Part { work, partition, records }) };
             }
@@ -172,11 +172,10 @@ struct Work<'a> {
 /// All partitions of a job, one after the other.
 struct Whole<'a>(Work<'a>);
 
-/// One partition of a job, to its records.
+/// One partition of a job, to a record for each of its queries.
 struct Part<'a> {
     work: Work<'a>,
     partition: usize,
-    /// The KV head's.
     records: *mut f32,
 }
 
@@ -201,9 +200,9 @@ impl Op for Whole<'_> {
         let (totals, parts) = (totals.as_mut_ptr().cast::<f32>(), parts.as_mut_ptr().cast::<f32>());
         // SAFETY: both hold a record for each of the job's queries.
         unsafe {
-            work.reduce::<S>(job.first_partition, totals);
+            S::call(Part { work, partition: job.first_partition, records: totals });
             for partition in job.first_partition + 1..job.end_partition {
-                work.reduce::<S>(partition, parts);
+                S::call(Part { work, partition, records: parts });
                 for idx in 0..job.end_query - job.first_query {
                     Record(totals.add(idx * len)).merge::<S>(Record(parts.add(idx * len)), len);
                 }
@@ -220,10 +219,13 @@ impl Op for Part<'_> {
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        // SAFETY: the job has records for each of its partitions.
+        let Self { work, partition, records } = self;
+        // SAFETY: as whoever made it vouches.
         unsafe {
-            let records = self.work.records(self.records, self.partition);
-            self.work.reduce::<S>(self.partition, records);
+            match work.attention.cache.element {
+                Element::Bf16 => work.reduce::<S, true>(partition, records),
+                Element::F32 => work.reduce::<S, false>(partition, records),
+            }
         }
     }
 }
@@ -255,21 +257,10 @@ impl Work<'_> {
         unsafe { records.add(idx * Record::len(self.attention.spec.head_dim)) }
     }
 
-    /// Reduces one partition to a record for each query of the job.
+    /// Reduces one partition to a record for each query of the job, in blocks of queries times tiles, as large as the registers allow
+    /// and with enough chains to hide latency.
     #[inline(always)]
-    unsafe fn reduce<S: Simd>(&self, partition: usize, records: *mut f32) {
-        // SAFETY: as the caller vouches.
-        unsafe {
-            match self.attention.cache.element {
-                Element::Bf16 => self.reduce_of::<S, true>(partition, records),
-                Element::F32 => self.reduce_of::<S, false>(partition, records),
-            }
-        }
-    }
-
-    /// Blocks of queries times tiles, as large as the registers allow and with enough chains to hide latency.
-    #[inline(always)]
-    unsafe fn reduce_of<S: Simd, const BF16: bool>(&self, partition: usize, records: *mut f32) {
+    unsafe fn reduce<S: Simd, const BF16: bool>(&self, partition: usize, records: *mut f32) {
         let (first, len) = (self.job.first_query, Record::len(self.attention.spec.head_dim));
         let mut query = first;
         while query < self.job.end_query {

@@ -7,7 +7,7 @@
 use super::super::cache::{Element, LayerView};
 use super::super::rope::MAX_HEAD_DIM;
 use super::super::simd::{LANES, Simd};
-use super::softmax::{Seen, capped, lane, soften};
+use super::softmax::{Seen, Soften, capped, lane};
 use super::{Attention, PARTITION, Work, first_seen};
 
 /// Positions between two rescalings; a multiple of 16 that divides a partition.
@@ -24,6 +24,25 @@ impl Record {
         2 * LANES + dim
     }
 
+    /// Of nothing, with `dim` values.
+    #[inline(always)]
+    pub unsafe fn clear(self, dim: usize) {
+        // SAFETY: the record's floats.
+        unsafe {
+            std::slice::from_raw_parts_mut(self.0, Self::len(dim)).fill(0.0);
+            *self.0 = f32::NEG_INFINITY;
+        }
+    }
+
+    /// Multiplies its `dim` values and its sums by `fade`.
+    #[inline(always)]
+    pub unsafe fn fade<S: Simd>(self, dim: usize, fade: f32) {
+        for at in (LANES..Self::len(dim)).step_by(LANES) {
+            // SAFETY: the record's vectors.
+            unsafe { S::store(self.0.add(at), S::mul(S::load(self.0.add(at)), S::splat(fade))) };
+        }
+    }
+
     #[inline(always)]
     pub unsafe fn max(self) -> f32 {
         // SAFETY: the record's first float.
@@ -34,6 +53,15 @@ impl Record {
     pub unsafe fn sums<S: Simd>(self) -> S::F {
         // SAFETY: the record's second vector.
         unsafe { S::load(self.0.add(LANES)) }
+    }
+
+    #[inline(always)]
+    pub unsafe fn set<S: Simd>(self, max: f32, sums: S::F) {
+        // SAFETY: the record's first two vectors.
+        unsafe {
+            *self.0 = max;
+            S::store(self.0.add(LANES), sums);
+        }
     }
 
     #[inline(always)]
@@ -89,7 +117,7 @@ unsafe fn dot_cells<S: Simd, const BF16: bool>(sum: S::F, cells: S::B, cell: u32
 
 /// Cuts `len` floats into cells, which may lie where the floats do.
 #[inline(always)]
-unsafe fn cut<S: Simd, const BF16: bool>(from: *const f32, to: *mut u32, len: usize) {
+pub(super) unsafe fn cut<S: Simd, const BF16: bool>(from: *const f32, to: *mut u32, len: usize) {
     // SAFETY: the caller has whole vectors on both sides; bf16 are written behind what is still to be read.
     unsafe {
         for at in (0..len).step_by(LANES) {
@@ -130,23 +158,16 @@ impl Work<'_> {
         // SAFETY: positions below `to` have blocks, and each query has a record.
         unsafe {
             let records: [Record; Q] = std::array::from_fn(|idx| Record(records.add(idx * len)));
-            let mut sums = [S::splat(0.0); Q];
-            let mut max = [f32::NEG_INFINITY; Q];
-            clear::<S, Q>(&records, dim);
+            records.iter().for_each(|record| record.clear(dim));
             let mut scores: Scores<Q> = [[0.0; CHUNK]; Q];
             for chunk in (from / CHUNK * CHUNK..to).step_by(CHUNK) {
                 let end = to.min(chunk + CHUNK);
                 self.score::<S, BF16, Q, T>(&queries, chunk, end, &mut scores);
                 for idx in 0..Q {
-                    let fade = soften::<S>(seen[idx], &mut max[idx], chunk, &mut scores[idx], &mut sums[idx]);
-                    fade_values::<S>(records[idx], dim, fade);
-                    cut::<S, BF16>(scores[idx].as_ptr(), scores[idx].as_mut_ptr().cast(), CHUNK);
+                    let (seen, record, scores) = (seen[idx], records[idx], scores[idx].as_mut_ptr());
+                    S::call(Soften::<BF16> { chunk, seen, scores, record, dim });
                 }
                 self.weigh::<S, BF16, Q, T>(chunk.max(from), chunk, end, &scores, &records);
-            }
-            for idx in 0..Q {
-                *records[idx].0 = max[idx];
-                S::store(records[idx].0.add(LANES), sums[idx]);
             }
         }
         Q
@@ -301,23 +322,3 @@ impl Work<'_> {
     }
 }
 
-#[inline(always)]
-unsafe fn clear<S: Simd, const Q: usize>(records: &[Record; Q], dim: usize) {
-    for record in records {
-        for col in (0..dim).step_by(LANES) {
-            // SAFETY: the record holds `dim` values.
-            unsafe { S::store(record.values().add(col), S::splat(0.0)) };
-        }
-    }
-}
-
-#[inline(always)]
-unsafe fn fade_values<S: Simd>(record: Record, dim: usize, fade: f32) {
-    for col in (0..dim).step_by(LANES) {
-        // SAFETY: the record holds `dim` values.
-        unsafe {
-            let at = record.values().add(col);
-            S::store(at, S::mul(S::load(at), S::splat(fade)));
-        }
-    }
-}

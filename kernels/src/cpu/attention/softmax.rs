@@ -1,7 +1,7 @@
 //! The online softmax of one query over one chunk of scores.
 
-use super::super::simd::{LANES, Simd};
-use super::partition::CHUNK;
+use super::super::simd::{LANES, Op, Simd};
+use super::partition::{CHUNK, Record, cut};
 
 /// Positions that a query sees.
 #[derive(Clone, Copy, Debug)]
@@ -10,42 +10,48 @@ pub(super) struct Seen {
     pub to: usize,
 }
 
-/// Turns scores of a chunk into weights against the running maximum `max`: masked ones become 0. Returns the factor by
-/// which what was summed before fades.
-#[inline(always)]
-pub(super) unsafe fn soften<S: Simd>(
-    seen: Seen,
-    max: &mut f32,
-    chunk: usize,
-    scores: &mut [f32; CHUNK],
-    sum: &mut S::F,
-) -> f32 {
-    let from = seen.from.saturating_sub(chunk).min(CHUNK);
-    let to = seen.to.saturating_sub(chunk).min(CHUNK);
-    if from >= to {
-        scores.fill(0.0);
-        return 1.0;
-    }
-    // SAFETY: tiles lie within the chunk; lanes outside `from .. to` are selected away before use.
-    unsafe {
-        let mut peak = S::splat(f32::NEG_INFINITY);
-        for tile in (from / LANES * LANES..to).step_by(LANES) {
-            let score = S::load(scores.as_ptr().add(tile));
-            peak = S::max(peak, select::<S>(tile, from, to, score, f32::NEG_INFINITY));
+/// Turns a query's scores of the chunk at `chunk` into cells of weights against the largest score so far, masked ones into 0, and adds
+/// them to its record, whose sums and values fade to the same.
+pub(super) struct Soften<const BF16: bool> {
+    pub chunk: usize,
+    pub seen: Seen,
+    /// `CHUNK` of them.
+    pub scores: *mut f32,
+    pub record: Record,
+    pub dim: usize,
+}
+
+impl<const BF16: bool> Op for Soften<BF16> {
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let Self { chunk, seen, scores, record, dim } = self;
+        let from = seen.from.saturating_sub(chunk).min(CHUNK);
+        let to = seen.to.saturating_sub(chunk).min(CHUNK);
+        // SAFETY: tiles lie within the chunk; lanes outside `from .. to` are selected away before use.
+        unsafe {
+            if from >= to {
+                return std::slice::from_raw_parts_mut(scores, CHUNK).fill(0.0);
+            }
+            let mut peak = S::splat(f32::NEG_INFINITY);
+            for tile in (from / LANES * LANES..to).step_by(LANES) {
+                let score = S::load(scores.add(tile));
+                peak = S::max(peak, select::<S>(tile, from, to, score, f32::NEG_INFINITY));
+            }
+            let (old, new) = (record.max(), record.max().max(S::peak(peak)));
+            let fade = if old == f32::NEG_INFINITY { 0.0 } else { lane::<S>(S::exp(S::splat(old - new))) };
+            record.fade::<S>(dim, fade);
+            let mut sums = record.sums::<S>();
+            let end = to.next_multiple_of(LANES);
+            for tile in (0..end).step_by(LANES) {
+                let score = S::load(scores.add(tile));
+                let weight = select::<S>(tile, from, to, S::exp(S::sub(score, S::splat(new))), 0.0);
+                S::store(scores.add(tile), weight);
+                sums = S::add(sums, weight);
+            }
+            record.set::<S>(new, sums);
+            std::slice::from_raw_parts_mut(scores.add(end), CHUNK - end).fill(0.0);
+            cut::<S, BF16>(scores, scores.cast(), CHUNK);
         }
-        let new = max.max(S::peak(peak));
-        let fade = if *max == f32::NEG_INFINITY { 0.0 } else { lane::<S>(S::exp(S::splat(*max - new))) };
-        *max = new;
-        *sum = S::mul(*sum, S::splat(fade));
-        let end = to.next_multiple_of(LANES);
-        for tile in (0..end).step_by(LANES) {
-            let score = S::load(scores.as_ptr().add(tile));
-            let weight = select::<S>(tile, from, to, S::exp(S::sub(score, S::splat(new))), 0.0);
-            S::store(scores.as_mut_ptr().add(tile), weight);
-            *sum = S::add(*sum, weight);
-        }
-        scores[end..].fill(0.0);
-        fade
     }
 }
 

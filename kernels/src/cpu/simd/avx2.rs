@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::Simd;
+use super::{Op, Simd};
 
 #[derive(Clone, Copy)]
 pub(in super::super) struct Avx2;
@@ -25,6 +25,16 @@ impl Simd for Avx2 {
     type B = I;
     /// 16 bits a pair of products: eight times 15 * 127 * 2 stays within.
     type N = I;
+
+    #[inline(always)]
+    unsafe fn call<O: Op>(op: O) {
+        #[inline(never)]
+        #[target_feature(enable = "avx2,fma,f16c")]
+        unsafe fn apart<O: Op>(op: O) {
+            unsafe { op.run::<Avx2>() }
+        }
+        unsafe { apart(op) }
+    }
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> F {

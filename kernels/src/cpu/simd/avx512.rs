@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 use std::mem::transmute;
 
-use super::{Simd, dot_halves};
+use super::{Op, Simd, dot_halves};
 
 #[derive(Clone, Copy)]
 pub(in super::super) struct Avx512<const BF16: bool>;
@@ -15,6 +15,21 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
     type I = __m512i;
     type B = __m512i;
     type N = __m512i;
+
+    #[inline(always)]
+    unsafe fn call<O: Op>(op: O) {
+        #[inline(never)]
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+        unsafe fn plain<O: Op>(op: O) {
+            unsafe { op.run::<Avx512<false>>() }
+        }
+        #[inline(never)]
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16,avx2,fma,f16c")]
+        unsafe fn pairs<O: Op>(op: O) {
+            unsafe { op.run::<Avx512<true>>() }
+        }
+        unsafe { if BF16 && O::PAIRS { pairs(op) } else { plain(op) } }
+    }
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> __m512 {

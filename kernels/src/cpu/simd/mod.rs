@@ -1,7 +1,8 @@
 //! Sixteen lanes, on three instruction sets: what every CPU kernel is written in, once.
 //!
 //! A method does the same on each: integers exactly, floats up to the rounding of a fused multiply-add, which
-//! [`Portable`] does not have. Kernels are `#[inline(always)]` so that they compile with the features of their caller.
+//! [`Portable`] does not have. Kernels are `#[inline(always)]` so that they compile with the features of their caller, an [`Op`]'s
+//! `run`; what several kernels share is an op of its own, compiled once for each instruction set.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -18,6 +19,16 @@ pub(super) use portable::Portable;
 /// Lanes of a vector: columns of a weight tile, tokens of a key tile.
 pub(super) const LANES: usize = 16;
 
+/// One piece of work, generic over the instruction set.
+pub(super) trait Op {
+    /// Whether it multiplies pairs of bf16, for which some processors have an instruction.
+    const PAIRS: bool = false;
+
+    /// # Safety
+    /// The processor has the features of `S`, and the op's own pointers are valid as its fields say.
+    unsafe fn run<S: Simd>(self);
+}
+
 /// # Safety
 /// Every method needs a processor with the features of the implementation, and pointers that are valid for as many
 /// elements as its line says; no alignment is asked for.
@@ -32,6 +43,9 @@ pub(super) trait Simd: Copy + 'static {
     type B: Copy;
     /// Sums of up to eight [`Simd::dot_nibbles`].
     type N: Copy;
+
+    /// Runs `op` in a function of its own, compiled with the features.
+    unsafe fn call<O: Op>(op: O);
 
     unsafe fn splat(x: f32) -> Self::F;
     /// 16 x f32.

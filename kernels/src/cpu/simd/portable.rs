@@ -2,7 +2,7 @@
 
 use half::f16;
 
-use super::{LANES, Simd};
+use super::{LANES, Op, Simd};
 
 #[derive(Clone, Copy)]
 pub(in super::super) struct Portable;
@@ -21,6 +21,11 @@ impl Simd for Portable {
     type I = I;
     type B = [u8; 64];
     type N = I;
+
+    #[inline(never)]
+    unsafe fn call<O: Op>(op: O) {
+        unsafe { op.run::<Self>() }
+    }
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> F {
