@@ -11,6 +11,8 @@ use super::weight::{Kind, STRIP, STRIP_COLS};
 pub(super) trait Block {
     /// Whether sums wait for each other so long that eight of them do not keep the processor busy.
     const LONG_CHAINS: bool = false;
+    /// As [`Op::PAIRS`](super::simd::Op::PAIRS).
+    const PAIRS: bool = false;
 
     /// `R` rows from `row` on against `T` tiles of a strip, whose first record or vector is at `w`; row `i`, tile `j` goes to
     /// `out + i * 64 + j * 16`.
@@ -26,10 +28,10 @@ pub(super) trait Block {
     );
 }
 
-/// Nibbles with a minimum; scales in f32 where `WIDE`, else in f16.
-pub(super) struct W4<const WIDE: bool>;
+/// Nibbles with a minimum; scales in f32 where `WIDE`, else in f16. Like all codes, times activations of `P` planes.
+pub(super) struct W4<const WIDE: bool, const P: usize>;
 /// Bytes with what [`EXTRA`](W8) says: nothing, a minimum, or a scale of the second half.
-pub(super) struct W8<const EXTRA: u8>;
+pub(super) struct W8<const EXTRA: u8, const P: usize>;
 /// Pairs of bf16; with a scale for 32 of them where `SCALED`.
 pub(super) struct Pairs<const SCALED: bool>;
 pub(super) struct F16;
@@ -47,6 +49,14 @@ unsafe fn store_block<S: Simd, const R: usize, const T: usize>(acc: &[[S::F; T];
             unsafe { S::store(out.add(i * STRIP_COLS + j * LANES), lanes) };
         }
     }
+}
+
+/// The integers of `input`, in `P` planes.
+#[inline(always)]
+fn codes<const P: usize>(input: &Encoded) -> Codes {
+    let codes = input.codes.expect("codes want integers");
+    debug_assert_eq!(codes.planes, P);
+    codes
 }
 
 /// Four signed bytes, as one word.
@@ -93,46 +103,20 @@ unsafe fn join<S: Simd, const P: usize>(planes: [S::I; P]) -> S::I {
     sum
 }
 
-/// A coded kind's register block over activations of `P` planes.
-macro_rules! coded_block {
-    (impl [$($generics:tt)*] for $kind:ty) => {
-        impl<$($generics)*> Block for $kind {
-            #[inline(always)]
-            unsafe fn block<S: Simd, const R: usize, const T: usize>(
-                w: *const u8,
-                cols: usize,
-                input: &Encoded,
-                row: usize,
-                out: *mut f32,
-            ) {
-                let x = input.codes.expect("codes want integers");
-                // SAFETY: as the caller vouches.
-                unsafe {
-                    match x.planes {
-                        1 => Self::planes::<S, R, T, 1>(w, cols, &x, row, out),
-                        _ => Self::planes::<S, R, T, 2>(w, cols, &x, row, out),
-                    }
-                }
-            }
-        }
-    };
+impl<const WIDE: bool, const P: usize> W4<WIDE, P> {
+    const KIND: Kind = if WIDE { Kind::W4Wide } else { Kind::W4 };
 }
 
-coded_block!(impl [const WIDE: bool] for W4<WIDE>);
-coded_block!(impl [const EXTRA: u8] for W8<EXTRA>);
-
-impl<const WIDE: bool> W4<WIDE> {
-    const KIND: Kind = if WIDE { Kind::W4Wide } else { Kind::W4 };
-
+impl<const WIDE: bool, const P: usize> Block for W4<WIDE, P> {
     #[inline(always)]
-    unsafe fn planes<S: Simd, const R: usize, const T: usize, const P: usize>(
+    unsafe fn block<S: Simd, const R: usize, const T: usize>(
         w: *const u8,
         cols: usize,
-        x: &Codes,
+        input: &Encoded,
         row: usize,
         out: *mut f32,
     ) {
-        let groups = cols / GROUP;
+        let (x, groups) = (codes::<P>(input), cols / GROUP);
         // SAFETY: records, rows and groups exist.
         unsafe {
             let mut acc = [[S::splat(0.0); T]; R];
@@ -170,7 +154,7 @@ impl<const WIDE: bool> W4<WIDE> {
     }
 }
 
-impl<const EXTRA: u8> W8<EXTRA> {
+impl<const EXTRA: u8, const P: usize> W8<EXTRA, P> {
     const KIND: Kind = match EXTRA {
         PLAIN => Kind::W8,
         MIN => Kind::W8Min,
@@ -178,16 +162,18 @@ impl<const EXTRA: u8> W8<EXTRA> {
     };
     /// Steps of 4 k under one scale.
     const STEPS: usize = if EXTRA == HALVES { 4 } else { 8 };
+}
 
+impl<const EXTRA: u8, const P: usize> Block for W8<EXTRA, P> {
     #[inline(always)]
-    unsafe fn planes<S: Simd, const R: usize, const T: usize, const P: usize>(
+    unsafe fn block<S: Simd, const R: usize, const T: usize>(
         w: *const u8,
         cols: usize,
-        x: &Codes,
+        input: &Encoded,
         row: usize,
         out: *mut f32,
     ) {
-        let groups = cols / GROUP;
+        let (x, groups) = (codes::<P>(input), cols / GROUP);
         // SAFETY: records, rows and groups exist.
         unsafe {
             let mut acc = [[S::splat(0.0); T]; R];
@@ -238,6 +224,7 @@ impl<const EXTRA: u8> W8<EXTRA> {
 
 impl<const SCALED: bool> Block for Pairs<SCALED> {
     const LONG_CHAINS: bool = true;
+    const PAIRS: bool = true;
 
     #[inline(always)]
     unsafe fn block<S: Simd, const R: usize, const T: usize>(

@@ -5,6 +5,7 @@
 //! registers are narrow. Each output is reduced over k in one order, whatever the block: groups ascending, within a group exact
 //! integers, or k ascending where weights are not coded. So a row's bits do not depend on its neighbours.
 
+use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
@@ -136,38 +137,28 @@ struct Job<'a> {
     end_row: usize,
 }
 
-/// A job whose weights are pairs of bf16.
-struct PairsJob<'a>(Job<'a>);
+/// A job on blocks of `K`.
+struct Rows<'a, K>(Job<'a>, PhantomData<K>);
 
-impl Op for PairsJob<'_> {
-    const PAIRS: bool = true;
+impl<K: Block> Op for Rows<'_, K> {
+    const PAIRS: bool = K::PAIRS;
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        // SAFETY: as for the other kinds.
+        let Self(job, _) = self;
+        let mut row = job.first_row;
+        // SAFETY: rows stay below `end_row`.
         unsafe {
-            match self.0.segment.kind {
-                Kind::Bf16 => self.0.rows::<S, Pairs<false>>(),
-                _ => self.0.rows::<S, Pairs<true>>(),
-            }
-        }
-    }
-}
-
-impl Op for Job<'_> {
-    #[inline(always)]
-    unsafe fn run<S: Simd>(self) {
-        // SAFETY: the kinds' blocks read the weight and input that belong together.
-        unsafe {
-            match self.segment.kind {
-                Kind::W4 => self.rows::<S, W4<false>>(),
-                Kind::W4Wide => self.rows::<S, W4<true>>(),
-                Kind::W8 => self.rows::<S, W8<PLAIN>>(),
-                Kind::W8Min => self.rows::<S, W8<MIN>>(),
-                Kind::W8Halves => self.rows::<S, W8<HALVES>>(),
-                Kind::F16 => self.rows::<S, F16>(),
-                Kind::F32 => self.rows::<S, F32>(),
-                Kind::Bf16 | Kind::Bf16Scaled => unreachable!("a job of pairs"),
+            while row < job.end_row {
+                row += match job.end_row - row {
+                    4.. if S::WIDE && K::LONG_CHAINS => job.block::<S, K, 4, 4>(row),
+                    4.. if S::WIDE => job.block::<S, K, 4, 2>(row),
+                    2.. if S::WIDE => job.block::<S, K, 2, 4>(row),
+                    _ if S::WIDE => job.block::<S, K, 1, 4>(row),
+                    4.. => job.block::<S, K, 4, 1>(row),
+                    2.. => job.block::<S, K, 2, 1>(row),
+                    _ => job.block::<S, K, 1, 2>(row),
+                };
             }
         }
     }
@@ -205,27 +196,36 @@ impl Job<'_> {
     /// # Safety
     /// As for [`Isa::run`].
     unsafe fn run_on(self, isa: Isa) {
-        // SAFETY: as the caller vouches.
-        unsafe { if self.segment.kind.is_pairs() { isa.run(PairsJob(self)) } else { isa.run(self) } };
-    }
-
-    #[inline(always)]
-    unsafe fn rows<S: Simd, K: Block>(&self) {
-        let mut row = self.first_row;
-        // SAFETY: rows stay below `end_row`.
+        // SAFETY: as the caller vouches; the kinds' blocks read the weight and the input that belong together.
         unsafe {
-            while row < self.end_row {
-                row += match self.end_row - row {
-                    4.. if S::WIDE && K::LONG_CHAINS => self.block::<S, K, 4, 4>(row),
-                    4.. if S::WIDE => self.block::<S, K, 4, 2>(row),
-                    2.. if S::WIDE => self.block::<S, K, 2, 4>(row),
-                    _ if S::WIDE => self.block::<S, K, 1, 4>(row),
-                    4.. => self.block::<S, K, 4, 1>(row),
-                    2.. => self.block::<S, K, 2, 1>(row),
-                    _ => self.block::<S, K, 1, 2>(row),
-                };
+            match self.segment.kind {
+                Kind::W4 => self.coded::<W4<false, 1>, W4<false, 2>>(isa),
+                Kind::W4Wide => self.coded::<W4<true, 1>, W4<true, 2>>(isa),
+                Kind::W8 => self.coded::<W8<PLAIN, 1>, W8<PLAIN, 2>>(isa),
+                Kind::W8Min => self.coded::<W8<MIN, 1>, W8<MIN, 2>>(isa),
+                Kind::W8Halves => self.coded::<W8<HALVES, 1>, W8<HALVES, 2>>(isa),
+                Kind::Bf16 => self.rows::<Pairs<false>>(isa),
+                Kind::Bf16Scaled => self.rows::<Pairs<true>>(isa),
+                Kind::F16 => self.rows::<F16>(isa),
+                Kind::F32 => self.rows::<F32>(isa),
             }
         }
+    }
+
+    /// By the planes of the activations.
+    unsafe fn coded<One: Block, Two: Block>(self, isa: Isa) {
+        // SAFETY: as for `run_on`.
+        unsafe {
+            match self.matmul.input.codes.map(|codes| codes.planes) {
+                Some(1) => self.rows::<One>(isa),
+                _ => self.rows::<Two>(isa),
+            }
+        }
+    }
+
+    unsafe fn rows<K: Block>(self, isa: Isa) {
+        // SAFETY: as for `run_on`.
+        unsafe { isa.run(Rows::<K>(self, PhantomData)) }
     }
 
     /// `R` rows of the strip, `T` tiles at a time; returns `R`.

@@ -23,7 +23,7 @@ use super::isa::Isa;
 use super::pool::Pool;
 use super::rope::MAX_HEAD_DIM;
 use super::simd::{LANES, Op, Simd};
-use partition::Record;
+use partition::{Queries, Record};
 
 /// Queries in a job.
 const MAX_QUERIES: usize = 12;
@@ -260,7 +260,7 @@ impl Work<'_> {
     /// Reduces one partition to a record for each query of the job, in blocks of queries times tiles, as large as the registers allow
     /// and with enough chains to hide latency.
     #[inline(always)]
-    unsafe fn reduce<S: Simd, const BF16: bool>(&self, partition: usize, records: *mut f32) {
+    unsafe fn reduce<S: Simd, const BF16: bool>(self, partition: usize, records: *mut f32) {
         let (first, len) = (self.job.first_query, Record::len(self.attention.spec.head_dim));
         let mut query = first;
         while query < self.job.end_query {
@@ -268,15 +268,28 @@ impl Work<'_> {
             unsafe {
                 let out = records.add((query - first) * len);
                 query += match self.job.end_query - query {
-                    12.. if S::WIDE => self.partition::<S, BF16, 12, 2>(query, partition, out),
-                    6.. if S::WIDE => self.partition::<S, BF16, 6, 4>(query, partition, out),
-                    6.. => self.partition::<S, BF16, 6, 1>(query, partition, out),
-                    3.. if S::WIDE => self.partition::<S, BF16, 3, 4>(query, partition, out),
-                    3.. => self.partition::<S, BF16, 3, 2>(query, partition, out),
-                    _ => self.partition::<S, BF16, 1, 4>(query, partition, out),
+                    12.. if S::WIDE => self.queries::<S, BF16, 12, 2>(query, partition, out),
+                    6.. if S::WIDE => self.queries::<S, BF16, 6, 4>(query, partition, out),
+                    6.. => self.queries::<S, BF16, 6, 1>(query, partition, out),
+                    3.. if S::WIDE => self.queries::<S, BF16, 3, 4>(query, partition, out),
+                    3.. => self.queries::<S, BF16, 3, 2>(query, partition, out),
+                    _ => self.queries::<S, BF16, 1, 4>(query, partition, out),
                 };
             }
         }
+    }
+
+    /// Reduces it for `Q` queries from `first` on; returns `Q`.
+    #[inline(always)]
+    unsafe fn queries<S: Simd, const BF16: bool, const Q: usize, const T: usize>(
+        self,
+        first: usize,
+        partition: usize,
+        records: *mut f32,
+    ) -> usize {
+        // SAFETY: as the caller vouches.
+        unsafe { S::call(Queries::<BF16, Q, T> { work: self, first, partition, records }) };
+        Q
     }
 
     /// Token index in the step, and query head.

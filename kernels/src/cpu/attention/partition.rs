@@ -6,7 +6,7 @@
 
 use super::super::cache::{Element, LayerView};
 use super::super::rope::MAX_HEAD_DIM;
-use super::super::simd::{LANES, Simd};
+use super::super::simd::{LANES, Op, Simd};
 use super::softmax::{Seen, Soften, capped, lane};
 use super::{Attention, PARTITION, Work, first_seen};
 
@@ -131,24 +131,29 @@ pub(super) unsafe fn cut<S: Simd, const BF16: bool>(from: *const f32, to: *mut u
     }
 }
 
-impl Work<'_> {
-    /// Reduces one partition for `Q` queries from `first` on, to records side by side; returns `Q`. `T` tiles (of tokens,
-    /// of dimensions) are computed side by side.
+/// One partition for `Q` queries from `first` on, to records side by side. `T` tiles (of tokens, of dimensions) are computed side by
+/// side.
+pub(super) struct Queries<'a, const BF16: bool, const Q: usize, const T: usize> {
+    pub work: Work<'a>,
+    pub first: usize,
+    pub partition: usize,
+    pub records: *mut f32,
+}
+
+impl<const BF16: bool, const Q: usize, const T: usize> Op for Queries<'_, BF16, Q, T> {
+    const PAIRS: bool = BF16;
+
     #[inline(always)]
-    pub(super) unsafe fn partition<S: Simd, const BF16: bool, const Q: usize, const T: usize>(
-        &self,
-        first: usize,
-        partition: usize,
-        records: *mut f32,
-    ) -> usize {
-        let Attention { q, spec, inputs, .. } = self.attention;
+    unsafe fn run<S: Simd>(self) {
+        let Self { work, first, partition, records } = self;
+        let Attention { q, spec, inputs, .. } = work.attention;
         let (dim, len) = (spec.head_dim, Record::len(spec.head_dim));
         let (start, limit) = (partition * PARTITION, (partition + 1) * PARTITION);
         let mut seen = [Seen { from: 0, to: 0 }; Q];
         let mut queries = [[0; MAX_HEAD_DIM]; Q];
         let (mut from, mut to) = (limit, start);
         for idx in 0..Q {
-            let (token, head) = self.place(first + idx);
+            let (token, head) = work.place(first + idx);
             let position = inputs.positions[token] as usize;
             seen[idx] = Seen { from: first_seen(position, spec.window), to: position + 1 };
             (from, to) = (from.min(seen[idx].from.max(start)), to.max(seen[idx].to.min(limit)));
@@ -162,17 +167,18 @@ impl Work<'_> {
             let mut scores: Scores<Q> = [[0.0; CHUNK]; Q];
             for chunk in (from / CHUNK * CHUNK..to).step_by(CHUNK) {
                 let end = to.min(chunk + CHUNK);
-                self.score::<S, BF16, Q, T>(&queries, chunk, end, &mut scores);
+                work.score::<S, BF16, Q, T>(&queries, chunk, end, &mut scores);
                 for idx in 0..Q {
                     let (seen, record, scores) = (seen[idx], records[idx], scores[idx].as_mut_ptr());
                     S::call(Soften::<BF16> { chunk, seen, scores, record, dim });
                 }
-                self.weigh::<S, BF16, Q, T>(chunk.max(from), chunk, end, &scores, &records);
+                work.weigh::<S, BF16, Q, T>(chunk.max(from), chunk, end, &scores, &records);
             }
         }
-        Q
     }
+}
 
+impl Work<'_> {
     #[inline(always)]
     fn block(&self, position: usize) -> (usize, usize) {
         let block_size = self.attention.cache.block_size;
@@ -321,4 +327,3 @@ impl Work<'_> {
         }
     }
 }
-

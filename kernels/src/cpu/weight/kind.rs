@@ -64,11 +64,6 @@ impl Kind {
         if part.cols.is_multiple_of(GROUP) && grouped { coded } else { Self::F32 }
     }
 
-    /// Whether it multiplies activations in bf16.
-    pub fn is_pairs(self) -> bool {
-        matches!(self, Self::Bf16 | Self::Bf16Scaled)
-    }
-
     /// The encoding of the activations that it multiplies; `codes` where it takes integers.
     pub fn wants(self, codes: Encoding) -> Encoding {
         match self {
