@@ -50,7 +50,7 @@ fn norms_agree_with_f64_in_every_encoding() {
 /// Stores sixteen floats as bf16.
 struct Narrow<'a>(&'a [f32; 16], &'a mut [u16; 16]);
 
-impl isa::Op for Narrow<'_> {
+impl simd::Op for Narrow<'_> {
     #[inline(always)]
     unsafe fn run<S: simd::Simd>(self) {
         // SAFETY: sixteen on both sides.
