@@ -164,28 +164,33 @@ impl<K: Block> Op for Rows<'_, K> {
     }
 }
 
-/// The epilogue of some rows of a strip, from their sums `[rows, 64]`.
-struct Finish<'a> {
+/// The gated unit of some rows of a strip, from their sums `[rows, 64]`.
+struct Glu<'a> {
     job: &'a Job<'a>,
-    row: usize,
+    f: Activation,
+    emit: &'a Encoded,
+    first_row: usize,
     rows: usize,
     sums: *const f32,
 }
 
-impl Op for Finish<'_> {
+impl Op for Glu<'_> {
+    /// Two pairs of tiles are 32 outputs, one quantization group; at the end one pair may be padding.
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        let Job { matmul, .. } = self.job;
-        let n = matmul.weight.rows;
-        for idx in 0..self.rows {
-            let row = self.row + idx;
-            // SAFETY: columns stay below `n`, rows below the matmul's.
+        let Self { job, f, emit, first_row, rows, sums } = self;
+        let col = job.first_tile / 2 * LANES;
+        let is_whole = col + 2 * LANES <= job.segment.rows / 2;
+        for idx in 0..rows {
+            // SAFETY: the strip holds whole pairs, as packing made sure.
             unsafe {
-                let sums = self.sums.add(idx * STRIP_COLS);
-                match matmul.epilogue {
-                    Epilogue::Store { out, bias } => self.job.store::<S, false>(out.add(row * n), bias, sums),
-                    Epilogue::Add { out, bias } => self.job.store::<S, true>(out.add(row * n), bias, sums),
-                    Epilogue::Glu { f, emit } => self.job.glu::<S>(f, &emit, row, sums),
+                let (row, sums) = (first_row + idx, sums.add(idx * STRIP_COLS));
+                let first = gate::<S>(f, S::load(sums), S::load(sums.add(LANES)));
+                if is_whole {
+                    let second = gate::<S>(f, S::load(sums.add(2 * LANES)), S::load(sums.add(3 * LANES)));
+                    emit.put32::<S>(row, col, first, second);
+                } else {
+                    emit.put16::<S>(row, col, first);
                 }
             }
         }
@@ -239,13 +244,32 @@ impl Job<'_> {
                 let w = self.segment.strip(self.first_tile / STRIP).add(tile * self.segment.kind.tile_step());
                 K::block::<S, R, T>(w, self.matmul.weight.cols, &self.matmul.input, row, sums.add(tile * LANES));
             }
-            S::call(Finish { job: self, row, rows: R, sums });
+            self.finish::<S, R>(row, sums);
         }
         R
     }
 
+    /// The epilogue of `R` rows of the strip.
     #[inline(always)]
-    unsafe fn store<S: Simd, const ADD: bool>(&self, out: *mut f32, bias: Option<*const f32>, sums: *const f32) {
+    unsafe fn finish<S: Simd, const R: usize>(&self, first_row: usize, sums: *const f32) {
+        let n = self.matmul.weight.rows;
+        // SAFETY: columns stay below `n`, rows below the matmul's.
+        unsafe {
+            let (out, bias, add) = match &self.matmul.epilogue {
+                Epilogue::Store { out, bias } => (out, bias, false),
+                Epilogue::Add { out, bias } => (out, bias, true),
+                Epilogue::Glu { f, emit } => {
+                    return S::call(Glu { job: self, f: *f, emit, first_row, rows: R, sums });
+                }
+            };
+            for idx in 0..R {
+                self.store::<S>(out.add((first_row + idx) * n), *bias, add, sums.add(idx * STRIP_COLS));
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store<S: Simd>(&self, out: *mut f32, bias: Option<*const f32>, add: bool, sums: *const f32) {
         let Segment { first, rows, .. } = *self.segment;
         let (start, end) = (first + self.first_tile * LANES, first + rows);
         for (tile, col) in (start..end).step_by(LANES).take(STRIP).enumerate() {
@@ -257,32 +281,16 @@ impl Job<'_> {
                     if let Some(bias) = bias {
                         y = S::add(y, S::load(bias.add(col)));
                     }
-                    if ADD {
+                    if add {
                         y = S::add(S::load(out.add(col)), y);
                     }
                     S::store(out.add(col), y);
                 } else {
                     for idx in 0..end - col {
                         let y = *sums.add(idx) + bias.map_or(0.0, |bias| *bias.add(col + idx));
-                        *out.add(col + idx) = if ADD { *out.add(col + idx) + y } else { y };
+                        *out.add(col + idx) = if add { *out.add(col + idx) + y } else { y };
                     }
                 }
-            }
-        }
-    }
-
-    /// Two pairs of tiles are 32 outputs, one quantization group; at the end one pair may be padding.
-    #[inline(always)]
-    unsafe fn glu<S: Simd>(&self, f: Activation, emit: &Encoded, row: usize, sums: *const f32) {
-        let col = self.first_tile / 2 * LANES;
-        // SAFETY: the strip holds whole pairs, as packing made sure.
-        unsafe {
-            let first = gate::<S>(f, S::load(sums), S::load(sums.add(LANES)));
-            if col + 2 * LANES <= self.segment.rows / 2 {
-                let second = gate::<S>(f, S::load(sums.add(2 * LANES)), S::load(sums.add(3 * LANES)));
-                emit.put32::<S>(row, col, first, second);
-            } else {
-                emit.put16::<S>(row, col, first);
             }
         }
     }
