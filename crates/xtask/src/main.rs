@@ -35,7 +35,11 @@ enum Command {
     /// Fetch the CUDA compiler into target/ and compile every kernel for every GPU; builds after it embed them.
     Kernels,
     /// Break each CUDA kernel in one place at a time, and see that its tests notice.
-    Mutants,
+    Mutants {
+        /// Only in files whose name has this in it.
+        #[arg(default_value = "")]
+        file: String,
+    },
     /// Build and gather what `gpu-check` needs on a machine with a GPU, into target/gpu-check.
     Pack {
         /// GPU architectures to compile for.
@@ -82,7 +86,7 @@ fn run(command: Command) -> Result<bool> {
         Command::Check { list: true, .. } => Ok(check::list()),
         Command::Check { only, .. } => check::run(&root(), &only),
         Command::Kernels => check::run(&root(), &["kernels".to_owned()]),
-        Command::Mutants => mutants::run(&root()),
+        Command::Mutants { file } => mutants::run(&root(), &file),
         Command::Pack { archs, model } => pack::run(&root(), &archs, model.as_deref()).map(|()| true),
         Command::Tidy => Ok(tidy::run(&root())?.failed == 0),
         Command::Sim { seed, depth } => simulate::replay(&root(), seed, depth),

@@ -126,13 +126,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "g.meta) + 0 * static_cast<size_t>(step)",
         "fp8",
     ),
-    mutant(
-        "include/e4m3.cuh",
-        "not a number is hidden",
-        "scale == 0.0f ? 1.0f : scale",
-        "scale > 0.0f ? scale : 1.0f",
-        "fp8",
-    ),
+    mutant("include/e4m3.cuh", "zeros are divided by zero", "scale == 0.0f ? 1.0f : scale", "scale", "fp8"),
     mutant("include/e4m3_rows.cuh", "a short group reads on", "inside ? value(at)", "true ? value(at)", "fp8"),
     mutant("include/attention_rows.cuh", "a span weighs too much", "exp2f(later - max))", "1.0f)", "attention"),
     mutant("include/attention_rows.cuh", "a sink is not counted", "exp2f(sink - peak))", "0.0f)", "attention"),
@@ -245,7 +239,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     ),
     mutant("glu.cu", "gate and up are swapped", "gates = x[0], ups = x[1]", "gates = x[1], ups = x[0]", "library"),
     mutant("glu.cu", "a bound is missing", "if (first >= p.units) return;", "", "library").watched(ADDRESS),
-    mutant("quantize.cu", "the largest of a row is one thread's", "block_max(largest, scratch)", "largest", "fp8"),
+    mutant("quantize.cu", "the largest of a row is one thread's", "block_max(largest, scratch)", "largest", "emit"),
     mutant(
         "paged_attention.cu",
         "heads of 80 are taken for 64",
@@ -270,9 +264,9 @@ pub(super) const MUTANTS: &[Mutant] = &[
     mutant("rope_write.cu", "a kernel never waits", "  after_former_kernel();\n", "", "attention"),
     mutant(
         "sample.cu",
-        "a draw begins one too late",
+        "a draw counts from the other end",
         "__umul64hi(row.noise, total) + 1;",
-        "__umul64hi(row.noise, total) + 2;",
+        "total - __umul64hi(row.noise, total);",
         "sample",
     ),
     mutant(

@@ -216,6 +216,16 @@ fn real_vocabularies_are_sampled_as_on_the_host() {
     check(&mut cuda, "flat", &[logits(&mut random, 3, 49_152)], &[Case::of(nucleus)]);
 }
 
+/// Beside a token that is almost certain, the logarithm of the sum is the weight of the other: each bit of its exponential shows.
+#[test]
+fn a_second_tokens_weight_is_the_hosts_to_the_last_bit() {
+    let Some(mut cuda) = gpu("a_second_tokens_weight_is_the_hosts_to_the_last_bit") else { return };
+    let mut random = Random::new(34);
+    let rows: Vec<_> = (0..100).map(|_| vec![0.0, -3.0 - 8.0 * random.uniform().abs()]).collect();
+    let params = SamplingParams { logprobs: Some(1), ..SamplingParams::default() };
+    check(&mut cuda, "two tokens", &rows, &vec![Case::of(params); rows.len()]);
+}
+
 /// Peaks and ties on both sides of each tile's border.
 #[test]
 fn the_lowest_token_wins_across_tiles() {
