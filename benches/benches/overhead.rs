@@ -18,18 +18,20 @@ use tokio::sync::oneshot;
 
 const STREAMS: u32 = 256;
 const INPUT_LEN: usize = 16;
-const OUTPUT_LEN: u32 = 128;
-const MAX_MODEL_LEN: u32 = 512;
+const MAX_MODEL_LEN: u32 = 1024;
+/// Tokens of the tiny tokenizer that are a character each: any other might be part of one, and its client would see nothing of it.
+const LETTERS: std::ops::Range<u32> = 69..95;
 const PACE: Duration = Duration::from_millis(20);
 
 fn main() {
-    let (run, steps) = measure(Duration::ZERO);
+    // Long enough that the first still runs when the last has come.
+    let (run, steps) = measure(Duration::ZERO, MAX_MODEL_LEN / 4 * 3);
     let chunks: u64 = answers(&run).map(Recording::num_chunks).sum();
     println!("{STREAMS} streams, a device that takes no time:");
     println!("  {:.0} chunks a second", chunks as f64 / run.duration.as_secs_f64());
     println!("  {}", spread("engine's part of a step of all streams", "us", steps, 1e6));
 
-    let (run, _) = measure(PACE);
+    let (run, _) = measure(PACE, 128);
     let late = answers(&run).flat_map(Recording::gaps).map(|gap| gap.saturating_sub(PACE).as_secs_f64()).collect();
     println!("{STREAMS} streams, {} ms a step:", PACE.as_millis());
     println!("  {}", spread("added to the gap between two tokens", "ms", late, 1e3));
@@ -40,21 +42,24 @@ fn answers(run: &Run) -> impl Iterator<Item = &Recording> {
 }
 
 fn spread(what: &str, unit: &str, seconds: Vec<f64>, scale: f64) -> String {
+    if seconds.is_empty() {
+        return format!("{what}: there was none");
+    }
     let mut sorted = seconds;
     sorted.sort_unstable_by(f64::total_cmp);
     let at = |percent| percentile(&sorted, percent) * scale;
     format!("{what}: median {:.2}, p99 {:.2} {unit} (of {})", at(50.0), at(99.0), sorted.len())
 }
 
-/// Streams two answers for each place; returns them, and the engine's own seconds in each step of all streams.
-fn measure(pace: Duration) -> (Run, Vec<f64>) {
+/// Streams two answers of `output_len` tokens for each place; returns them, and the engine's own seconds in each step of all streams.
+fn measure(pace: Duration, output_len: u32) -> (Run, Vec<f64>) {
     let server = Simulated::start(pace);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let mut target = Target::parse(&server.base_url).expect("an address that was just bound");
     target.endpoint = Endpoint::Completions;
     let client = Arc::new(Client::new(target, "simulated", Duration::from_secs(120)));
     let dataset = Dataset::Random { input_len: INPUT_LEN };
-    let workload = Workload { dataset, output_len: Some(OUTPUT_LEN), seed: 0 };
+    let workload = Workload { dataset, output_len: Some(output_len), seed: 0 };
     let samples = workload.samples(0, 2 * STREAMS as usize).expect("random prompts do not end");
     let arrival = Arrival { max_concurrency: Some(STREAMS as usize), ..Arrival::default() };
     let run = runtime.block_on(loadgen::run(client, samples, arrival, 0, |_| {}));
@@ -161,7 +166,9 @@ impl Executor for Timed {
     }
 
     fn wait(&mut self, out: &mut ModelRunnerOutput) -> Result<(), ExecutorError> {
-        self.timed(|sim| sim.wait(out))
+        let result = self.timed(|sim| sim.wait(out));
+        out.tokens.iter_mut().for_each(|token| *token = LETTERS.start + *token % LETTERS.len() as u32);
+        result
     }
 
     fn control(&mut self, control: &Control) -> Result<(), ExecutorError> {
