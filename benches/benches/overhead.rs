@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 
 const STREAMS: u32 = 256;
 const INPUT_LEN: usize = 16;
-const MAX_MODEL_LEN: u32 = 1024;
+const MAX_MODEL_LEN: u32 = 4096;
 /// Tokens of the tiny tokenizer that are a character each: any other might be part of one, and its client would see nothing of it.
 const LETTERS: std::ops::Range<u32> = 69..95;
 const PACE: Duration = Duration::from_millis(20);
