@@ -132,7 +132,7 @@ impl Recipe {
     fn on_gpu(&self, cuda: Cuda, checkpoint: &Checkpoint) -> Result<(Box<dyn Executor>, Built)> {
         let cuda = if self.enforce_eager { cuda.eager() } else { cuda };
         let cuda = if self.batch_invariant { cuda } else { cuda.with_cublaslt()? };
-        let cuda = self.meter.iter().fold(cuda, |cuda, meter| cuda.with_meter(Arc::clone(meter)));
+        let cuda = if let Some(meter) = &self.meter { cuda.with_meter(Arc::clone(meter)) } else { cuda };
         let device = cuda.describe();
         self.on(cuda, device, checkpoint)
     }

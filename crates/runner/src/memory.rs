@@ -162,13 +162,13 @@ pub struct Mebibytes(pub u64);
 
 impl fmt::Display for Mebibytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:.1} MiB", self.0 as f64 / 1_048_576.0)
+        f.pad(&format!("{:.1} MiB", self.0 as f64 / 1_048_576.0))
     }
 }
 
 impl fmt::Display for MemoryPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mib = |bytes: u64| format!("{:8.1} MiB", bytes as f64 / 1_048_576.0);
+        let mib = |bytes| format!("{:>12}", Mebibytes(bytes));
         let tokens = self.kv_tokens();
         writeln!(f, "weights  {}", mib(self.weights_bytes))?;
         writeln!(f, "workspace{}", mib(self.workspace_bytes))?;
