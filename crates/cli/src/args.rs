@@ -74,7 +74,7 @@ pub struct ModelArgs {
     #[arg(long, env = "TOKENMILL_ISA", value_name = "ISA", help_heading = "Device")]
     pub isa: Option<kernels::cpu::Isa>,
     /// How the CPU rounds activations that quantized weights multiply: int16 keeps 15 bits and picks the tokens that f32
-    /// would; int8 is up to twice as fast with many tokens a step, and close calls may fall the other way.
+    /// would; int8 is up to 1.6 times as fast with many tokens a step, and close calls may fall the other way.
     #[arg(
         long,
         env = "TOKENMILL_ACTIVATIONS",
