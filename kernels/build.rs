@@ -1,43 +1,39 @@
-//! Compiles `cuda/*.cu` where there is an nvcc, and embeds what came out: machine code for each architecture, and PTX for those to
-//! come. Without nvcc the build goes on without machine code, and `--device cuda` says so.
+//! Embeds the images of `cuda/*.cu`: those that `cargo xtask kernels` left in target/kernels, or what nvcc makes here. With neither the
+//! build goes on without machine code, and `--device cuda` says so.
 //!
 //! NVCC, CUDA_HOME, PATH, /usr/local/cuda and target/nvcc (`cargo xtask kernels` puts it there) are tried in this order.
 //! TOKENMILL_CUDA: `off` builds without, `require` fails without. TOKENMILL_CUDA_ARCHS: "80,90a" instead of all.
+//! TOKENMILL_FATBINS: a folder of images, as target/kernels is one, to take instead.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::{env, fs, thread};
+use std::{env, fs};
 
-const ARCHS: &str = "80,86,89,90a,100a,120a";
-/// PTX of the oldest, for architectures that are not named.
-const PTX: &str = "80";
+use fatbin::Recipe;
+
 /// Kernels that the tests alone have.
 const CONFORMANCE: &str = "cuda/conformance";
 /// What stands for the machine code where there is no compiler; the emulator in `emu` takes it.
 const NO_CODE: &str = "tokenmill-emu";
 
 fn main() {
-    for variable in ["NVCC", "CUDA_HOME", "TOKENMILL_CUDA", "TOKENMILL_CUDA_ARCHS"] {
+    for variable in ["NVCC", "CUDA_HOME", "TOKENMILL_CUDA", "TOKENMILL_CUDA_ARCHS", "TOKENMILL_FATBINS"] {
         println!("cargo::rerun-if-env-changed={variable}");
     }
     println!("cargo::rerun-if-changed=cuda");
     println!("cargo::rerun-if-changed=build.rs");
     let mode = env::var("TOKENMILL_CUDA").unwrap_or_default();
-    let nvcc = (mode != "off").then(find_nvcc).flatten();
-    if nvcc.is_none() && mode == "require" {
+    let sources = sources();
+    let images: Vec<Option<PathBuf>> = if mode == "off" { vec![None; sources.len()] } else { images(&sources) };
+    if mode == "require" && images.contains(&None) {
         panic!("TOKENMILL_CUDA=require, but there is no nvcc; `cargo xtask kernels` fetches one");
     }
-    let sources = sources();
-    let images: Vec<PathBuf> = thread::scope(|scope| {
-        let nvcc = nvcc.as_deref();
-        let images: Vec<_> = sources.iter().map(|source| scope.spawn(move || image(nvcc, source))).collect();
-        images.into_iter().map(|image| image.join().expect("no compilation panics but to fail the build")).collect()
-    });
+    let no_code = out_dir().join("none");
+    fs::write(&no_code, NO_CODE).expect("OUT_DIR can be written");
     let rows = sources.iter().zip(&images).map(|(source, image)| {
         let text = fs::read_to_string(source).expect("a source that was just listed");
-        let names = kernel_names(&text);
+        let (stem, names) = (source.file_stem().expect("a source has a name").to_string_lossy(), kernel_names(&text));
         let only = if source.starts_with(CONFORMANCE) { "#[cfg(test)] " } else { "" };
-        format!("    {only}({:?}, include_bytes!({:?}), &{names:?}),\n", stem(source), image.display().to_string())
+        format!("    {only}({stem:?}, include_bytes!({:?}), &{names:?}),\n", image.as_ref().unwrap_or(&no_code))
     });
     let table = format!(
         "/// Name, image, kernels.\n\
@@ -47,20 +43,30 @@ fn main() {
     fs::write(out_dir().join("modules.rs"), table).expect("OUT_DIR can be written");
 }
 
+/// An image of each source; none where no store has it and there is no compiler.
+fn images(sources: &[PathBuf]) -> Vec<Option<PathBuf>> {
+    let archs = env::var("TOKENMILL_CUDA_ARCHS").unwrap_or_else(|_| fatbin::ARCHS.join(","));
+    let archs: Vec<&str> = archs.split(',').map(str::trim).collect();
+    let package = env::current_dir().expect("cargo runs this in the package's folder");
+    let recipe = Recipe::new(&package, &archs).expect("the headers can be read");
+    let prepared = env::var_os("TOKENMILL_FATBINS").map_or_else(|| package.join("../target/kernels"), PathBuf::from);
+    let (nvcc, out) = (find_nvcc(), out_dir());
+    let images = fatbin::on_all_cores(sources, |source| {
+        let found = recipe.find(source, &prepared).or_else(|| recipe.find(source, &out));
+        let compile = |nvcc: &PathBuf| recipe.compile(nvcc, source, &out).unwrap_or_else(|error| panic!("{error}"));
+        found.or_else(|| nvcc.as_ref().map(compile)).map(|image| image.path)
+    });
+    images.iter().flatten().for_each(|image| println!("cargo::rerun-if-changed={}", image.display()));
+    images
+}
+
 fn out_dir() -> PathBuf {
     PathBuf::from(env::var("OUT_DIR").expect("cargo sets it"))
 }
 
-fn stem(path: &Path) -> String {
-    path.file_stem().expect("a source has a name").to_string_lossy().into_owned()
-}
-
 fn sources() -> Vec<PathBuf> {
-    let entries = ["cuda", CONFORMANCE].into_iter().flat_map(|folder| fs::read_dir(folder).expect("the folder exists"));
-    let paths = entries.map(|entry| entry.expect("a folder can be listed").path());
-    let mut sources: Vec<PathBuf> = paths.filter(|path| path.extension().is_some_and(|kind| kind == "cu")).collect();
-    sources.sort();
-    sources
+    let folders = ["cuda", CONFORMANCE].map(Path::new);
+    folders.iter().flat_map(|folder| fatbin::files(folder, "cu").expect("the folder can be listed")).collect()
 }
 
 /// Names of the `extern "C" __global__` functions, those of instance macros included.
@@ -78,35 +84,6 @@ fn kernel_names(source: &str) -> Vec<String> {
         }
     }
     names
-}
-
-fn image(nvcc: Option<&Path>, source: &Path) -> PathBuf {
-    let image = out_dir().join(stem(source)).with_extension("fatbin");
-    let Some(nvcc) = nvcc else {
-        fs::write(&image, NO_CODE).expect("OUT_DIR can be written");
-        return image;
-    };
-    let archs = env::var("TOKENMILL_CUDA_ARCHS").unwrap_or_else(|_| ARCHS.to_owned());
-    let mut command = Command::new(nvcc);
-    command.args([
-        "-std=c++17",
-        "-O3",
-        "--fatbin",
-        "-lineinfo",
-        "-Xptxas",
-        "-v",
-        "-Xfatbin",
-        "-compress-all",
-        "-Icuda/include",
-    ]);
-    for arch in archs.split(',').map(str::trim) {
-        command.arg(format!("-gencode=arch=compute_{arch},code=sm_{arch}"));
-    }
-    command.arg(format!("-gencode=arch=compute_{PTX},code=compute_{PTX}")).arg("-o").arg(&image).arg(source);
-    let output = command.output().expect("nvcc was just found");
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "nvcc failed on {}:\n{said}", source.display());
-    image
 }
 
 fn find_nvcc() -> Option<PathBuf> {

@@ -1,25 +1,29 @@
-//! Compiles every CUDA kernel for every architecture, and holds each to its budget: registers, no spills, no stack, and the
-//! instructions that it was written for.
+//! Compiles every CUDA kernel for every architecture into target/kernels, where builds look for it, and holds each to its budget:
+//! registers, no spills, no stack, and the instructions that it was written for.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::thread;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
+use fatbin::{Image, Recipe};
 
 use super::{Context, Counts, venv};
 
 const BUDGETS: &str = "kernels/budgets.toml";
-/// As `kernels/build.rs` has them.
-const ARCHS: [&str; 6] = ["80", "86", "89", "90a", "100a", "120a"];
-
 /// What a kernel may take and must contain; by its name in `kernels/budgets.toml`.
 struct Budget {
     registers: u64,
     instructions: Vec<String>,
+}
+
+/// A kernel on an architecture, as in `sm_90a`.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Compiled {
+    name: String,
+    arch: String,
 }
 
 /// What a compiled kernel takes.
@@ -30,40 +34,33 @@ struct Usage {
     spills: u64,
 }
 
-/// One source for one architecture.
-#[derive(Clone)]
-struct Job {
-    source: PathBuf,
-    arch: &'static str,
-}
-
 pub(super) fn run(context: &Context) -> Result<Counts> {
     let toolkit = toolkit(context)?;
     let budgets = budgets(&context.root.join(BUDGETS))?;
-    let out = context.target().join("kernels");
-    fs::create_dir_all(&out).context("target/ can be written")?;
-    let jobs = jobs(&context.root.join("kernels/cuda"))?;
-    let workers = thread::available_parallelism().map_or(1, usize::from);
-    let reports = thread::scope(|scope| {
-        let (jobs, toolkit, budgets, out) = (&jobs, &toolkit, &budgets, &out);
-        let work = move |worker: usize| -> Result<Vec<String>> {
-            let mine = jobs.iter().skip(worker).step_by(workers);
-            mine.map(|job| check(job, toolkit, budgets, out)).collect::<Result<Vec<_>>>().map(|all| all.concat())
-        };
-        let threads: Vec<_> = (0..workers).map(|worker| scope.spawn(move || work(worker))).collect();
-        threads.into_iter().map(|thread| thread.join().expect("no check panics")).collect::<Result<Vec<_>>>()
-    })?;
+    let (package, store) = (context.root.join("kernels"), context.target().join("kernels"));
+    fs::create_dir_all(&store).context("target/ can be written")?;
+    let recipe = Recipe::new(&package, fatbin::ARCHS)?;
+    let image = |source: &Path| -> Result<Image> {
+        let found =
+            recipe.find(source, &store).map_or_else(|| recipe.compile(&toolkit.join("bin/nvcc"), source, &store), Ok);
+        println!("{}", source.strip_prefix(&package).unwrap_or(source).display());
+        Ok(found?)
+    };
+    let conformance = fatbin::files(&package.join("cuda/conformance"), "cu")?;
+    fatbin::on_all_cores(&conformance, image).into_iter().collect::<Result<Vec<_>>>()?;
+    let sources = fatbin::files(&package.join("cuda"), "cu")?;
+    let reports = fatbin::on_all_cores(&sources, |source| check(&image(source)?, &toolkit, &budgets));
     let mut counts = Counts::default();
-    for line in reports.concat() {
+    for line in reports.into_iter().collect::<Result<Vec<_>>>()?.concat() {
         let passed = line.starts_with("ok");
         if !passed {
             println!("{line}");
         }
         counts.add(passed);
     }
-    println!("{} kernels x {} architectures", budgets.len(), ARCHS.len());
+    println!("{} kernels x {} architectures", budgets.len(), fatbin::ARCHS.len());
     ensure!(
-        counts.passed + counts.failed >= (budgets.len() * ARCHS.len()) as u64,
+        counts.passed + counts.failed >= (budgets.len() * fatbin::ARCHS.len()) as u64,
         "a budget names a kernel that is not there"
     );
     Ok(counts)
@@ -87,14 +84,6 @@ fn toolkit(context: &Context) -> Result<PathBuf> {
     Ok(link)
 }
 
-fn jobs(folder: &Path) -> Result<Vec<Job>> {
-    let entries = fs::read_dir(folder)?.collect::<std::io::Result<Vec<_>>>()?;
-    let mut sources: Vec<PathBuf> = entries.iter().map(fs::DirEntry::path).collect();
-    sources.retain(|path| path.extension().is_some_and(|kind| kind == "cu"));
-    sources.sort();
-    Ok(sources.into_iter().flat_map(|source| ARCHS.map(|arch| Job { source: source.clone(), arch })).collect())
-}
-
 /// The names of all kernels.
 pub(super) fn names(root: &Path) -> Result<Vec<String>> {
     Ok(budgets(&root.join(BUDGETS))?.into_keys().collect())
@@ -112,25 +101,15 @@ fn budgets(path: &Path) -> Result<BTreeMap<String, Budget>> {
     table.iter().map(budget).collect()
 }
 
-/// One line a kernel.
-fn check(job: &Job, toolkit: &Path, budgets: &BTreeMap<String, Budget>, out: &Path) -> Result<Vec<String>> {
-    let stem = job.source.file_stem().expect("a source has a name").to_string_lossy().into_owned();
-    let cubin = out.join(format!("{stem}.sm_{}.cubin", job.arch));
-    let mut nvcc = Command::new(toolkit.join("bin/nvcc"));
-    nvcc.args(["-std=c++17", "-O3", "-cubin", "-Xptxas", "-v", "-I"]).arg(job.source.with_file_name("include"));
-    nvcc.arg(format!("-gencode=arch=compute_{0},code=sm_{0}", job.arch)).arg("-o").arg(&cubin).arg(&job.source);
-    let output = nvcc.output().context("cannot start nvcc")?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    if !output.status.success() {
-        bail!("nvcc failed on {stem}.cu for sm_{}:\n{said}", job.arch);
-    }
-    let code = disassembly(&cubin, toolkit)?;
-    let lines = usages(&said).into_iter().map(|(kernel, usage)| {
-        let verdict = match budgets.get(&kernel) {
+/// One line for each kernel and architecture.
+fn check(image: &Image, toolkit: &Path, budgets: &BTreeMap<String, Budget>) -> Result<Vec<String>> {
+    let code = disassembly(&image.path, toolkit)?;
+    let lines = usages(&image.said).into_iter().map(|(kernel, usage)| {
+        let verdict = match budgets.get(&kernel.name) {
             None => Err("has no budget in kernels/budgets.toml".to_owned()),
             Some(budget) => judge(budget, &usage, code.get(&kernel).map_or("", String::as_str)),
         };
-        let what = format!("{kernel} on sm_{}", job.arch);
+        let what = format!("{} on {}", kernel.name, kernel.arch);
         verdict.map_or_else(|why| format!("FAIL  {what}: {why}"), |()| format!("ok    {what}: {usage:?}"))
     });
     Ok(lines.collect())
@@ -148,15 +127,18 @@ fn judge(budget: &Budget, usage: &Usage, code: &str) -> Result<(), String> {
 }
 
 /// What ptxas says of each kernel.
-fn usages(said: &str) -> Vec<(String, Usage)> {
-    let mut usages: Vec<(String, Usage)> = Vec::new();
+fn usages(said: &str) -> Vec<(Compiled, Usage)> {
+    let mut usages: Vec<(Compiled, Usage)> = Vec::new();
     let before = |line: &str, word: &str| -> u64 {
         let number = line.split(word).next().and_then(|head| head.split_whitespace().last());
         number.and_then(|number| number.parse().ok()).unwrap_or(0)
     };
     for line in said.lines() {
-        if let Some(name) = line.split("entry function '").nth(1).and_then(|rest| rest.split('\'').next()) {
-            usages.push((name.to_owned(), Usage::default()));
+        if line.contains("entry function '") {
+            let mut quoted = line.split('\'').skip(1).step_by(2).map(str::to_owned);
+            if let (Some(name), Some(arch)) = (quoted.next(), quoted.next()) {
+                usages.push((Compiled { name, arch }, Usage::default()));
+            }
         }
         let Some((_, usage)) = usages.last_mut() else { continue };
         if line.contains("bytes stack frame") {
@@ -170,21 +152,46 @@ fn usages(said: &str) -> Vec<(String, Usage)> {
 }
 
 /// Each kernel's instructions.
-fn disassembly(cubin: &Path, toolkit: &Path) -> Result<BTreeMap<String, String>> {
+fn disassembly(image: &Path, toolkit: &Path) -> Result<BTreeMap<Compiled, String>> {
     let mut path = OsString::from(toolkit.join("bin"));
     path.push(":");
     path.push(std::env::var_os("PATH").unwrap_or_default());
-    let output = Command::new(toolkit.join("bin/cuobjdump")).arg("-sass").arg(cubin).env("PATH", path).output();
+    let output = Command::new(toolkit.join("bin/cuobjdump")).arg("-sass").arg(image).env("PATH", path).output();
     let output = output.context("cannot start cuobjdump")?;
     ensure!(output.status.success(), "cuobjdump failed: {}", String::from_utf8_lossy(&output.stderr));
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let functions = text.split("Function : ").skip(1).filter_map(|part| part.split_once('\n'));
-    Ok(functions.map(|(name, code)| (name.trim().to_owned(), code.to_owned())).collect())
+    Ok(listings(&String::from_utf8_lossy(&output.stdout)))
+}
+
+/// The listings of an image: `code for sm_80` comes before the functions of that architecture.
+fn listings(text: &str) -> BTreeMap<Compiled, String> {
+    let archs = text.split("code for ").skip(1).filter_map(|part| part.split_once('\n'));
+    let of = |arch: &str, functions: &str| -> Vec<(Compiled, String)> {
+        let functions = functions.split("Function : ").skip(1).filter_map(|part| part.split_once('\n'));
+        let owned = |(name, code): (&str, &str)| {
+            (Compiled { name: name.trim().to_owned(), arch: arch.trim().to_owned() }, code.to_owned())
+        };
+        functions.map(owned).collect()
+    };
+    archs.flat_map(|(arch, functions)| of(arch, functions)).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn on(name: &str, arch: &str) -> Compiled {
+        Compiled { name: name.to_owned(), arch: arch.to_owned() }
+    }
+
+    #[test]
+    fn listings_are_told_apart_by_architecture() {
+        let section =
+            |arch: &str, code: &str| format!("arch = {arch}\n\tcode for {arch}\n\t\tFunction : one\n  {code} ;\n");
+        let listings = listings(&(section("sm_80", "HMMA") + &section("sm_90a", "QGMMA")));
+        let names: Vec<_> = listings.keys().collect();
+        assert_eq!(names, [&on("one", "sm_80"), &on("one", "sm_90a")]);
+        assert!(listings[&on("one", "sm_80")].contains("HMMA") && !listings[&on("one", "sm_80")].contains("QGMMA"));
+    }
 
     #[test]
     fn ptxas_reports_are_read() {
@@ -194,7 +201,7 @@ mod tests {
                     ptxas info    : Compiling entry function 'two' for 'sm_80'\n    0 bytes stack frame, 0 bytes spill stores, 0 bytes \
                     spill loads\nptxas info    : Used 24 registers, 128 bytes smem\n";
         let usage = |registers, stack, spills| Usage { registers, stack, spills };
-        assert_eq!(usages(said), [("one".to_owned(), usage(80, 8, 16)), ("two".to_owned(), usage(24, 0, 0))]);
+        assert_eq!(usages(said), [(on("one", "sm_80"), usage(80, 8, 16)), (on("two", "sm_80"), usage(24, 0, 0))]);
     }
 
     #[test]

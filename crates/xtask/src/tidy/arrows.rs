@@ -35,11 +35,15 @@ const DRAWING: &[Arrows] = &[
     Arrows { from: "runner", to: &["contract", "models", "sampler", "tensor", "weights"] },
     Arrows { from: "sim", to: &["contract", "engine", "sched", "text"] },
     Arrows { from: "testkit", to: &[] },
-    Arrows { from: "xtask", to: &[] },
+    Arrows { from: "fatbin", to: &[] },
+    Arrows { from: "xtask", to: &["fatbin"] },
     Arrows { from: "tokenmill", to: ANY },
     Arrows { from: "tests", to: ANY },
     Arrows { from: "benches", to: ANY },
 ];
+
+/// Build scripts may also use these.
+const BUILD_ONLY: &[&str] = &["fatbin"];
 
 /// Tests may also use these, wherever they are, and whatever their crate reaches.
 const TEST_ONLY: &[&str] = &["sim", "testkit"];
@@ -71,7 +75,7 @@ fn graph(tree: &Tree, section: Section) -> Graph {
 pub(super) fn not_drawn(tree: &Tree) -> Vec<Violation> {
     let mut violations = Vec::new();
     let normal = graph(tree, Section::Normal);
-    for (section, extra) in [(Section::Normal, &[][..]), (Section::Dev, TEST_ONLY)] {
+    for (section, extra) in [(Section::Normal, &[][..]), (Section::Build, BUILD_ONLY), (Section::Dev, TEST_ONLY)] {
         for (from, targets) in graph(tree, section) {
             let below = if section == Section::Dev { reachable(&normal, &from) } else { BTreeSet::new() };
             let Some(arrows) = DRAWING.iter().find(|arrows| arrows.from == from) else {

@@ -9,6 +9,7 @@ use super::tree::{File, Tree};
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Section {
     Normal,
+    Build,
     Dev,
 }
 
@@ -16,6 +17,7 @@ impl Section {
     fn key(self) -> &'static str {
         match self {
             Self::Normal => "dependencies",
+            Self::Build => "build-dependencies",
             Self::Dev => "dev-dependencies",
         }
     }
@@ -41,7 +43,8 @@ pub(super) fn dependencies(file: &File, section: Section) -> Vec<(String, Value)
 pub(super) fn own_versions(tree: &Tree) -> Vec<Violation> {
     let mut violations = Vec::new();
     for file in tree.packages() {
-        for (name, value) in [Section::Normal, Section::Dev].into_iter().flat_map(|section| dependencies(file, section))
+        for (name, value) in
+            [Section::Normal, Section::Build, Section::Dev].into_iter().flat_map(|section| dependencies(file, section))
         {
             if value.get("workspace").and_then(Value::as_bool) != Some(true) {
                 violations.push(Violation::new(&file.path, 0, format!("{name} is not declared with workspace = true")));
