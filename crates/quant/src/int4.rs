@@ -5,6 +5,8 @@
 //! value = scale * (code - zero), zero = 8 where none is given
 //! ```
 
+use half::f16;
+
 use crate::OwnedScales;
 
 /// Codes in a byte.
@@ -42,12 +44,12 @@ pub fn encode(values: &[f32]) -> Vec<u8> {
 }
 
 /// Codes, scales and zeros of each row's groups of `group` values: the range from the smallest value to the largest, and
-/// 0 in it, in 15 steps. The zero is a code, so that 0 stays 0.
+/// 0 in it, in 15 steps. The zero is a code, so that 0 stays 0. Scales are halves where halves reach.
 pub fn quantize_groups(values: &[f32], cols: usize, group: usize) -> (Vec<u8>, OwnedScales) {
     let (mut bytes, mut scales, mut zeros) = (Vec::with_capacity(values.len() / LEN), Vec::new(), Vec::new());
     for values in values.chunks_exact(cols.max(1)).flat_map(|row| row.chunks(group)) {
         let (min, max) = values.iter().fold((0.0f32, 0.0f32), |(min, max), v| (min.min(*v), max.max(*v)));
-        let scale = Some((max - min) / TOP).filter(|scale| *scale > 0.0).unwrap_or(1.0);
+        let scale = Some(half((max - min) / TOP)).filter(|scale| *scale > 0.0).unwrap_or(1.0);
         let zero = (-min / scale).round_ties_even().clamp(0.0, TOP);
         let code = |value: f32| ((value / scale).round_ties_even() + zero).clamp(0.0, TOP) as u8;
         bytes.extend(values.as_chunks::<LEN>().0.iter().map(|pair| pack(pair.map(code))));
@@ -55,4 +57,10 @@ pub fn quantize_groups(values: &[f32], cols: usize, group: usize) -> (Vec<u8>, O
         zeros.push(zero as u8);
     }
     (bytes, OwnedScales { zeros: Some(zeros), ..OwnedScales::new(1, group, scales) })
+}
+
+/// The nearest f16; `value` itself where that would lose bits for want of range.
+fn half(value: f32) -> f32 {
+    let half = f16::from_f32(value);
+    if half.is_normal() { half.to_f32() } else { value }
 }

@@ -3,6 +3,8 @@
 //! Coded kinds take groups of 32 ascending: integers exactly, then a multiply-add for each scale and one for the minimum. Bf16 takes
 //! pairs of k ascending.
 
+use quant::int4;
+
 use super::act::{Codes, Encoded, GROUP, LOW_BITS};
 use super::simd::{LANES, Simd};
 use super::weight::{Kind, STRIP, STRIP_COLS};
@@ -28,8 +30,9 @@ pub(super) trait Block {
     );
 }
 
-/// Nibbles with a minimum; scales in f32 where `WIDE`, else in f16. Like all codes, times activations of `P` planes.
-pub(super) struct W4<const WIDE: bool, const P: usize>;
+/// Nibbles with what [`EXTRA`](W4) says: a minimum, none as 8 means 0, the code that means 0, or a minimum and all of it in f32. Like
+/// all codes, times activations of `P` planes.
+pub(super) struct W4<const EXTRA: u8, const P: usize>;
 /// Bytes with what [`EXTRA`](W8) says: nothing, a minimum, or a scale of the second half.
 pub(super) struct W8<const EXTRA: u8, const P: usize>;
 /// Pairs of bf16; with a scale for 32 of them where `SCALED`.
@@ -40,6 +43,9 @@ pub(super) struct F32;
 pub(super) const PLAIN: u8 = 0;
 pub(super) const MIN: u8 = 1;
 pub(super) const HALVES: u8 = 2;
+pub(super) const CENTERED: u8 = 3;
+pub(super) const ZEROS: u8 = 4;
+pub(super) const WIDE: u8 = 5;
 
 #[inline(always)]
 unsafe fn store_block<S: Simd, const R: usize, const T: usize>(acc: &[[S::F; T]; R], out: *mut f32) {
@@ -66,19 +72,6 @@ unsafe fn word(p: *const i8) -> i32 {
     unsafe { p.cast::<i32>().read_unaligned() }
 }
 
-/// Sixteen scales or minimums, the `idx`-th vector of a record's header.
-#[inline(always)]
-unsafe fn header<S: Simd, const WIDE: bool>(record: *const u8, idx: usize) -> S::F {
-    // SAFETY: the header holds them.
-    unsafe {
-        if WIDE {
-            S::load(record.cast::<f32>().add(idx * LANES))
-        } else {
-            S::load_f16(record.cast::<u16>().add(idx * LANES))
-        }
-    }
-}
-
 /// Where few rows wait for each byte of the weight, asks for those that come `AHEAD` bytes after `bytes` from `at`: one core's own
 /// prefetcher does not reach the memory's bandwidth.
 #[inline(always)]
@@ -103,11 +96,34 @@ unsafe fn join<S: Simd, const P: usize>(planes: [S::I; P]) -> S::I {
     sum
 }
 
-impl<const WIDE: bool, const P: usize> W4<WIDE, P> {
-    const KIND: Kind = if WIDE { Kind::W4Wide } else { Kind::W4 };
+impl<const EXTRA: u8, const P: usize> W4<EXTRA, P> {
+    const KIND: Kind = match EXTRA {
+        MIN => Kind::W4,
+        CENTERED => Kind::W4Centered,
+        ZEROS => Kind::W4Zeros,
+        _ => Kind::W4Wide,
+    };
+
+    /// Scales and minimums of a record.
+    #[inline(always)]
+    unsafe fn header<S: Simd>(record: *const u8) -> [S::F; 2] {
+        // SAFETY: the header holds them.
+        unsafe {
+            if EXTRA == WIDE {
+                return [S::load(record.cast()), S::load(record.cast::<f32>().add(LANES))];
+            }
+            let scale = S::load_f16(record.cast());
+            let min = match EXTRA {
+                MIN => S::load_f16(record.cast::<u16>().add(LANES)),
+                CENTERED => S::mul(scale, S::splat(-f32::from(int4::ZERO))),
+                _ => S::mul(scale, S::sub(S::splat(0.0), S::load_u8(record.add(LANES * 2)))),
+            };
+            [scale, min]
+        }
+    }
 }
 
-impl<const WIDE: bool, const P: usize> Block for W4<WIDE, P> {
+impl<const EXTRA: u8, const P: usize> Block for W4<EXTRA, P> {
     #[inline(always)]
     unsafe fn block<S: Simd, const R: usize, const T: usize>(
         w: *const u8,
@@ -139,7 +155,7 @@ impl<const WIDE: bool, const P: usize> Block for W4<WIDE, P> {
                     }
                 }
                 for j in 0..T {
-                    let (scale, min) = (header::<S, WIDE>(record[j], 0), header::<S, WIDE>(record[j], 1));
+                    let [scale, min] = Self::header::<S>(record[j]);
                     for i in 0..R {
                         let at = (row + i) * groups + group;
                         let step = S::mul(scale, S::splat(*x.scales.add(at)));
@@ -204,13 +220,14 @@ impl<const EXTRA: u8, const P: usize> Block for W8<EXTRA, P> {
                         }
                     }
                     for j in 0..T {
-                        let scale = header::<S, true>(record[j], part);
+                        let header = record[j].cast::<f32>();
+                        let scale = S::load(header.add(part * LANES));
                         for i in 0..R {
                             let at = (row + i) * groups + group;
                             let step = S::mul(scale, S::splat(*x.scales.add(at)));
                             acc[i][j] = S::fma(S::to_f(join::<S, P>(dots[i][j])), step, acc[i][j]);
                             if EXTRA == MIN {
-                                let min = header::<S, true>(record[j], 1);
+                                let min = S::load(header.add(LANES));
                                 acc[i][j] = S::fma(min, S::splat(*x.scaled_sums.add(at)), acc[i][j]);
                             }
                         }

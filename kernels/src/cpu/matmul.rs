@@ -12,7 +12,7 @@ use std::ops::Range;
 use tensor::Activation;
 
 use super::act::Encoded;
-use super::blocks::{Block, F16, F32, HALVES, MIN, PLAIN, Pairs, W4, W8};
+use super::blocks::{Block, CENTERED, F16, F32, HALVES, MIN, PLAIN, Pairs, W4, W8, WIDE, ZEROS};
 use super::isa::Isa;
 use super::pool::Pool;
 use super::simd::{LANES, Op, Simd};
@@ -58,22 +58,21 @@ unsafe impl Sync for Matmul<'_> {}
 impl Matmul<'_> {
     pub fn run(&self, pool: &Pool, isa: Isa) {
         let chunks = self.rows.div_ceil(CHUNK);
-        for segment in &self.weight.segments {
-            let cut = Cut::of(segment.strips() * chunks, self.rows.min(CHUNK), pool.threads());
-            pool.run(cut.jobs(), &|idx| {
-                let (piece, rows) = cut.at(idx);
-                let first_row = piece % chunks * CHUNK;
-                let job = Job {
-                    matmul: self,
-                    segment,
-                    first_tile: piece / chunks * STRIP,
-                    first_row: first_row + rows.start,
-                    end_row: self.rows.min(first_row + rows.end),
-                };
-                // SAFETY: `isa` was found available; the pointers hold `rows` rows, as whoever built the matmul checked.
-                unsafe { job.run_on(isa) };
-            });
-        }
+        let cut = Cut::of(self.weight.strips() * chunks, self.rows.min(CHUNK), pool.threads());
+        pool.run(cut.jobs(), &|idx| {
+            let (piece, rows) = cut.at(idx);
+            let (segment, strip) = self.weight.locate(piece / chunks);
+            let first_row = piece % chunks * CHUNK;
+            let job = Job {
+                matmul: self,
+                segment,
+                first_tile: strip * STRIP,
+                first_row: first_row + rows.start,
+                end_row: self.rows.min(first_row + rows.end),
+            };
+            // SAFETY: `isa` was found available; the pointers hold `rows` rows, as whoever built the matmul checked.
+            unsafe { job.run_on(isa) };
+        });
     }
 
     /// Multiplies each of `tiles` by its expert, a segment of the weight.
@@ -204,8 +203,10 @@ impl Job<'_> {
         // SAFETY: as the caller vouches; the kinds' blocks read the weight and the input that belong together.
         unsafe {
             match self.segment.kind {
-                Kind::W4 => self.coded::<W4<false, 1>, W4<false, 2>>(isa),
-                Kind::W4Wide => self.coded::<W4<true, 1>, W4<true, 2>>(isa),
+                Kind::W4 => self.coded::<W4<MIN, 1>, W4<MIN, 2>>(isa),
+                Kind::W4Centered => self.coded::<W4<CENTERED, 1>, W4<CENTERED, 2>>(isa),
+                Kind::W4Zeros => self.coded::<W4<ZEROS, 1>, W4<ZEROS, 2>>(isa),
+                Kind::W4Wide => self.coded::<W4<WIDE, 1>, W4<WIDE, 2>>(isa),
                 Kind::W8 => self.coded::<W8<PLAIN, 1>, W8<PLAIN, 2>>(isa),
                 Kind::W8Min => self.coded::<W8<MIN, 1>, W8<MIN, 2>>(isa),
                 Kind::W8Halves => self.coded::<W8<HALVES, 1>, W8<HALVES, 2>>(isa),

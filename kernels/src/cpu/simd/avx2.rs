@@ -49,6 +49,13 @@ impl Simd for Avx2 {
         unsafe { [_mm256_cvtph_ps(_mm_loadu_si128(p.cast())), _mm256_cvtph_ps(_mm_loadu_si128(p.add(8).cast()))] }
     }
     #[inline(always)]
+    unsafe fn load_u8(p: *const u8) -> F {
+        unsafe {
+            let words = [_mm_loadl_epi64(p.cast()), _mm_loadl_epi64(p.add(8).cast())];
+            Self::to_f([_mm256_cvtepu8_epi32(words[0]), _mm256_cvtepu8_epi32(words[1])])
+        }
+    }
+    #[inline(always)]
     unsafe fn store(p: *mut f32, x: F) {
         unsafe {
             _mm256_storeu_ps(p, x[0]);

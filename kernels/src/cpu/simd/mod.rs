@@ -52,6 +52,8 @@ pub(super) trait Simd: Copy + 'static {
     unsafe fn load(p: *const f32) -> Self::F;
     /// 16 x f16.
     unsafe fn load_f16(p: *const u16) -> Self::F;
+    /// 16 x u8.
+    unsafe fn load_u8(p: *const u8) -> Self::F;
     /// 16 x f32.
     unsafe fn store(p: *mut f32, x: Self::F);
     /// 16 x bf16, to the nearest, ties to even; a NaN stays one.

@@ -41,6 +41,11 @@ impl Simd for Portable {
         lanes(|i| f16::from_bits(halves[i]).to_f32())
     }
     #[inline(always)]
+    unsafe fn load_u8(p: *const u8) -> F {
+        let bytes = unsafe { p.cast::<[u8; LANES]>().read_unaligned() };
+        lanes(|i| f32::from(bytes[i]))
+    }
+    #[inline(always)]
     unsafe fn store(p: *mut f32, x: F) {
         unsafe { p.cast::<F>().write_unaligned(x) }
     }

@@ -3,7 +3,7 @@
 use super::super::weight::Kind;
 use super::*;
 
-fn multiply(mut cpu: Cpu, stored: &[Stored<'_>], x: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
+pub(super) fn multiply(mut cpu: Cpu, stored: &[Stored<'_>], x: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
     let weight = cpu.pack(stored, Role::Column).unwrap();
     let (x, bias) = (cpu.vector(x).unwrap(), bias.map(|bias| cpu.vector(bias).unwrap()));
     run(&mut cpu, &StepInputs::default(), &mut |cpu| {
@@ -13,7 +13,7 @@ fn multiply(mut cpu: Cpu, stored: &[Stored<'_>], x: &[f32], bias: Option<&[f32]>
 }
 
 /// The product in f64, of what the kernel is given.
-fn product(stored: &[Stored<'_>], activations: Activations, x: &[f32], bias: &[f32]) -> Vec<f32> {
+pub(super) fn product(stored: &[Stored<'_>], activations: Activations, x: &[f32], bias: &[f32]) -> Vec<f32> {
     let cols = stored[0].cols;
     let mut y = Vec::new();
     for row in x.chunks(cols) {

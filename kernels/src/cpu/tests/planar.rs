@@ -4,12 +4,18 @@ use half::bf16;
 use quant::{OwnedScales, Scales};
 
 use super::super::weight::Kind;
+use super::matmul::{multiply, product};
 use super::*;
+
+/// Rows and columns, the columns of a model of 576 among them.
+const SHAPES: [(usize, usize); 4] = [(40, 64), (16, 576), (24, 640), (8, 1152)];
 
 /// One scale for so many rows and columns; whether there are zeros, and an order of columns.
 const GRIDS: &[(usize, usize, bool, bool)] = &[
-    (1, 64, false, false),
-    (40, 64, false, false),
+    (1, 1152, false, false),
+    (40, 1152, false, false),
+    (1, 128, true, false),
+    (1, 64, true, false),
     (16, 32, false, false),
     (1, 32, false, false),
     (1, 32, true, false),
@@ -41,8 +47,12 @@ fn elements(format: Format, len: usize, random: &mut Random) -> Vec<u8> {
     }
 }
 
-/// Runs `check` on every planar format under every grid.
-fn each_matrix(rows: usize, cols: usize, mut check: impl FnMut(&Stored<'_>, &str)) {
+/// Runs `check` on every planar format of every shape under every grid.
+fn each_matrix(mut check: impl FnMut(&Stored<'_>, &str)) {
+    SHAPES.iter().for_each(|&(rows, cols)| each_of(rows, cols, &mut check));
+}
+
+fn each_of(rows: usize, cols: usize, check: &mut impl FnMut(&Stored<'_>, &str)) {
     let mut random = Random::new(21);
     for format in Format::ALL.into_iter().filter(|format| format.is_planar()) {
         let bytes = elements(format, rows * cols, &mut random);
@@ -52,7 +62,10 @@ fn each_matrix(rows: usize, cols: usize, mut check: impl FnMut(&Stored<'_>, &str
             let stored = plain.with_scales(scales.borrow()).unwrap();
             check(
                 &stored,
-                &format!("{format}, {:?}", Scales { values: &[], zeros: None, group_of: None, ..scales.borrow() }),
+                &format!(
+                    "{rows} x {cols} of {format}, {:?}",
+                    Scales { values: &[], zeros: None, group_of: None, ..scales.borrow() }
+                ),
             );
         }
     }
@@ -60,10 +73,10 @@ fn each_matrix(rows: usize, cols: usize, mut check: impl FnMut(&Stored<'_>, &str
 
 #[test]
 fn packed_rows_are_exactly_the_dequantized_ones() {
-    each_matrix(40, 64, |stored, what| {
+    each_matrix(|stored, what| {
         let mut cpu = cpu(Isa::Portable, 2);
         let table = cpu.pack(&[*stored], Role::Head).unwrap();
-        let inputs = StepInputs { token_ids: (0..40).collect(), ..StepInputs::default() };
+        let inputs = StepInputs { token_ids: (0..stored.rows as u32).collect(), ..StepInputs::default() };
         let rows = run(&mut cpu, &inputs, &mut |cpu| cpu.embed(&table, 1.0));
         assert_eq!(rows, stored.dequantize(), "{what}");
     });
@@ -72,42 +85,37 @@ fn packed_rows_are_exactly_the_dequantized_ones() {
 #[test]
 fn matmuls_agree_with_the_dequantized_matrix() {
     for (isa, activations) in ways() {
-        each_matrix(40, 64, |stored, what| {
-            let x = Random::new(5).vector(3 * 64);
-            let mut cpu = coded(isa, 2, activations);
-            let (weight, input) = (cpu.pack(&[*stored, *stored], Role::Column).unwrap(), cpu.vector(&x).unwrap());
-            let y = run(&mut cpu, &StepInputs::default(), &mut |cpu| {
-                let act = encode(cpu, &input, 64, weight.wants());
-                cpu.linear(&act, &weight, None)
-            });
-            let row = |x: &[f32]| as_encoded(x, Kind::of(stored).wants(activations.encoding()));
-            let matrix = stored.dequantize();
-            let expected = x.chunks(64).map(row).flat_map(|x| {
-                let dots = matrix
-                    .chunks(64)
-                    .map(move |w| w.iter().zip(&x).map(|(&w, x)| f64::from(w) * x).sum::<f64>() as f32);
-                dots.collect::<Vec<f32>>().repeat(2)
-            });
-            let expected: Vec<f32> = expected.collect();
-            let tolerance = Tolerance { absolute: 2e-3, relative: 2e-4 };
-            check_close(&format!("{isa} {activations:?} {what}"), &y, &expected, tolerance);
+        each_matrix(|stored, what| {
+            let (parts, bias) = ([*stored, *stored], vec![0.0; 2 * stored.rows]);
+            let x = Random::new(5).vector(5 * stored.cols);
+            let expected = product(&parts, activations, &x, &bias);
+            for rows in [1, 3, 5] {
+                let y = multiply(coded(isa, 2, activations), &parts, &x[..rows * stored.cols], None);
+                let tolerance = Tolerance { absolute: 2e-3, relative: 2e-4 };
+                let what = format!("{isa} {activations:?} {rows} rows by {what}");
+                check_close(&what, &y, &expected[..y.len()], tolerance);
+            }
         });
     }
 }
 
 #[test]
-fn groups_of_half_scales_are_held_in_halves() {
+fn nibbles_take_no_more_than_their_scales_want() {
     let bytes = [0x98; 64];
     let plain = Stored::new(2, 64, Format::Int4, &bytes).unwrap();
-    for (scale, cols_per, kind) in [
-        (0.5, 32, Kind::W4),
-        (0.5, 64, Kind::W4),
-        (1e-7, 32, Kind::W4Wide),
-        (1e6, 64, Kind::W4Wide),
-        (0.1, 64, Kind::W4Wide),
-        (0.5, 16, Kind::F32),
+    assert_eq!(Kind::of(&plain), Kind::W4Centered);
+    for (scale, cols_per, zero, kind) in [
+        (0.5, 32, None, Kind::W4Centered),
+        (0.5, 64, Some(8), Kind::W4Centered),
+        (0.5, 64, Some(7), Kind::W4Zeros),
+        (1e-7, 32, None, Kind::W4Wide),
+        (1e6, 64, Some(7), Kind::W4Wide),
+        (0.1, 64, None, Kind::W4Wide),
+        (0.5, 16, None, Kind::F32),
     ] {
-        let scales = OwnedScales::new(1, cols_per, vec![scale; 2 * 64 / cols_per]);
-        assert_eq!(Kind::of(&plain.with_scales(scales.borrow()).unwrap()), kind, "{scale} for {cols_per}");
+        let len = 2 * 64 / cols_per;
+        let zeros = zero.map(|zero| vec![zero; len]);
+        let scales = OwnedScales { zeros, ..OwnedScales::new(1, cols_per, vec![scale; len]) };
+        assert_eq!(Kind::of(&plain.with_scales(scales.borrow()).unwrap()), kind, "{scale} for {cols_per}, {zero:?}");
     }
 }

@@ -58,6 +58,23 @@ impl Weight {
         sets.fold(ActSet::EMPTY, ActSet::union)
     }
 
+    /// Strips of all segments.
+    pub(super) fn strips(&self) -> usize {
+        self.segments.iter().map(Segment::strips).sum()
+    }
+
+    /// The segment of strip `strip`, counted over all segments, and which of its strips it is.
+    pub(super) fn locate(&self, mut strip: usize) -> (&Segment, usize) {
+        let mut segments = self.segments.iter();
+        loop {
+            let segment = segments.next().expect("the weight has that many strips");
+            match strip.checked_sub(segment.strips()) {
+                Some(beyond) => strip = beyond,
+                None => return (segment, strip),
+            }
+        }
+    }
+
     pub(super) fn bytes(&self) -> u64 {
         self.segments.iter().map(|segment| segment.data.bytes() as u64).sum()
     }

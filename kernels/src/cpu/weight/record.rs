@@ -8,24 +8,18 @@ use super::super::simd::LANES;
 use super::kind::Kind;
 use super::{STRIP, STRIP_COLS};
 
-/// 32 codes, the scales of their halves, and their minimum.
+/// 32 codes, the scales of their halves, and their minimum; of nibbles that have one, the code that means 0.
 struct Group<'a> {
     codes: &'a [i8],
     scales: [f32; 2],
     min: f32,
+    zero: u8,
 }
 
 /// Writes row `row` of `part` to column `col` of `strip`, which is zero there.
 pub(super) fn pack(kind: Kind, part: &Stored<'_>, row: usize, col: usize, strip: &mut [u8]) {
     let (bytes, tile, lane) = (part.row(row), col / LANES, col % LANES);
     match kind {
-        Kind::W4 | Kind::W4Wide | Kind::W8 | Kind::W8Min | Kind::W8Halves => {
-            groups(part, row, |idx, group| {
-                let record = &mut strip[(idx * STRIP + tile) * kind.record()..][..kind.record()];
-                put_header(kind, record, lane, &group);
-                put_codes(kind, record, lane, group.codes);
-            });
-        }
         Kind::Bf16 => {
             for (k, element) in bytes.as_chunks::<2>().0.iter().enumerate() {
                 strip[pair_at(kind, col, k)..][..2].copy_from_slice(element);
@@ -50,6 +44,13 @@ pub(super) fn pack(kind: Kind, part: &Stored<'_>, row: usize, col: usize, strip:
                 put_f32(strip, k * STRIP_COLS + col, *value);
             }
         }
+        _ => {
+            groups(part, row, |idx, group| {
+                let record = &mut strip[(idx * STRIP + tile) * kind.record()..][..kind.record()];
+                put_header(kind, record, lane, &group);
+                put_codes(kind, record, lane, group.codes);
+            });
+        }
     }
 }
 
@@ -63,7 +64,7 @@ fn put_elements<const BYTES: usize>(row: &[u8], col: usize, strip: &mut [u8]) {
 fn groups(part: &Stored<'_>, idx: usize, each: impl FnMut(usize, Group<'_>)) {
     let row = part.row(idx);
     match part.format {
-        // Codes from 0 on, as nibbles are: the minimum makes up for it, exactly.
+        // Codes from 0 on, as nibbles are.
         Format::Q4_0 => blocks(row, |block| from_zero(q4_0::unpack(block)), each),
         Format::Q4_1 => blocks(row, q4_1::unpack, each),
         Format::Q4K => blocks(row, q4_k::unpack, each),
@@ -80,7 +81,7 @@ fn groups(part: &Stored<'_>, idx: usize, each: impl FnMut(usize, Group<'_>)) {
 }
 
 fn from_zero(block: Block<32, 1>) -> Block<32, 1> {
-    Block { codes: block.codes.map(|code| code + 8), offsets: [-8.0 * block.scales[0]], ..block }
+    Block { codes: block.codes.map(|code| code + int4::ZERO as i8), ..block }
 }
 
 fn blocks<const BYTES: usize, const LEN: usize, const GROUPS: usize>(
@@ -93,7 +94,7 @@ fn blocks<const BYTES: usize, const LEN: usize, const GROUPS: usize>(
         for (sub, codes) in block.codes.chunks_exact(GROUP).enumerate() {
             let of = |k: usize| (sub * GROUP + k) * GROUPS / LEN;
             let scales = [block.scales[of(0)], block.scales[of(GROUP / 2)]];
-            each(idx * (LEN / GROUP) + sub, Group { codes, scales, min: block.offsets[of(0)] });
+            each(idx * (LEN / GROUP) + sub, Group { codes, scales, min: block.offsets[of(0)], zero: 0 });
         }
     }
 }
@@ -108,26 +109,28 @@ fn planar<const CODES: usize>(
     for (idx, bytes) in part.row(row).chunks_exact(GROUP / CODES).enumerate() {
         let codes: Vec<i8> = bytes.iter().flat_map(|byte| unpack(*byte)).collect();
         let (scale, zero) = part.scale_and_zero(row, idx * GROUP);
-        each(idx, Group { codes: &codes, scales: [scale; 2], min: -scale * zero });
+        each(idx, Group { codes: &codes, scales: [scale; 2], min: -scale * zero, zero: zero as u8 });
     }
 }
 
 fn put_header(kind: Kind, record: &mut [u8], lane: usize, group: &Group<'_>) {
-    let second = if kind == Kind::W8Halves { group.scales[1] } else { group.min };
-    if kind == Kind::W4 {
-        put_f16(record, lane, group.scales[0]);
-        put_f16(record, LANES + lane, second);
-    } else {
-        put_f32(record, lane, group.scales[0]);
-        if kind != Kind::W8 {
-            put_f32(record, LANES + lane, second);
-        }
+    let [scale, second_scale] = group.scales;
+    match kind {
+        Kind::W4 | Kind::W4Centered | Kind::W4Zeros => put_f16(record, lane, scale),
+        _ => put_f32(record, lane, scale),
+    }
+    match kind {
+        Kind::W4 => put_f16(record, LANES + lane, group.min),
+        Kind::W4Zeros => record[LANES * 2 + lane] = group.zero,
+        Kind::W4Wide | Kind::W8Min => put_f32(record, LANES + lane, group.min),
+        Kind::W8Halves => put_f32(record, LANES + lane, second_scale),
+        _ => {}
     }
 }
 
 fn put_codes(kind: Kind, record: &mut [u8], lane: usize, codes: &[i8]) {
     let words = &mut record[kind.header()..];
-    if matches!(kind, Kind::W4 | Kind::W4Wide) {
+    if matches!(kind, Kind::W4 | Kind::W4Centered | Kind::W4Zeros | Kind::W4Wide) {
         for (word, codes) in codes.as_chunks::<8>().0.iter().enumerate() {
             for k in 0..4 {
                 words[word * 64 + lane * 4 + k] = codes[k] as u8 | (codes[k + 4] as u8) << 4;
@@ -164,6 +167,8 @@ pub(super) fn element(kind: Kind, strip: &[u8], col: usize, k: usize) -> f32 {
     let byte = || f32::from(record[kind.header() + k_in / 4 * 64 + lane * 4 + k % 4] as i8);
     match kind {
         Kind::W4 => half_at(record, lane) * nibble() + half_at(record, LANES + lane),
+        Kind::W4Centered => half_at(record, lane) * (nibble() - f32::from(int4::ZERO)),
+        Kind::W4Zeros => half_at(record, lane) * (nibble() - f32::from(record[LANES * 2 + lane])),
         Kind::W4Wide => float_at(record, lane) * nibble() + float_at(record, LANES + lane),
         Kind::W8 => float_at(record, lane) * byte(),
         Kind::W8Min => float_at(record, lane) * byte() + float_at(record, LANES + lane),
