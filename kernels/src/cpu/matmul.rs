@@ -11,8 +11,8 @@ use std::ops::Range;
 
 use tensor::Activation;
 
-use super::act::Encoded;
-use super::blocks::{Block, CENTERED, F16, F32, HALVES, MIN, PLAIN, Pairs, W4, W8, WIDE, ZEROS};
+use super::act::{Encoded, GROUP};
+use super::blocks::{Ahead, Block, CENTERED, F16, F32, HALVES, MIN, PLAIN, Pairs, W4, W8, WIDE, ZEROS};
 use super::isa::Isa;
 use super::pool::Pool;
 use super::simd::{LANES, Op, Simd};
@@ -69,6 +69,7 @@ impl Matmul<'_> {
                 first_tile: strip * STRIP,
                 first_row: first_row + rows.start,
                 end_row: self.rows.min(first_row + rows.end),
+                next: self.weight.strip_at(piece / chunks + pool.threads()),
             };
             // SAFETY: `isa` was found available; the pointers hold `rows` rows, as whoever built the matmul checked.
             unsafe { job.run_on(isa) };
@@ -87,6 +88,7 @@ impl Matmul<'_> {
                 first_tile: job % strips * STRIP,
                 first_row: first as usize,
                 end_row: end as usize,
+                next: None,
             };
             // SAFETY: as for `run`; the experts of a stack have equally many strips.
             unsafe { job.run_on(isa) };
@@ -134,6 +136,8 @@ struct Job<'a> {
     first_tile: usize,
     first_row: usize,
     end_row: usize,
+    /// The strip that this thread is likely to take next.
+    next: Option<*const u8>,
 }
 
 /// A job on blocks of `K`.
@@ -243,11 +247,26 @@ impl Job<'_> {
         unsafe {
             for tile in (0..STRIP).step_by(T) {
                 let w = self.segment.strip(self.first_tile / STRIP).add(tile * self.segment.kind.tile_step());
-                K::block::<S, R, T>(w, self.matmul.weight.cols, &self.matmul.input, row, sums.add(tile * LANES));
+                let ahead = self.ahead::<R, T>(w, row, tile);
+                K::block::<S, R, T>(w, self.matmul.weight.cols, &self.matmul.input, row, sums.add(tile * LANES), ahead);
             }
             self.finish::<S, R>(row, sums);
         }
         R
+    }
+
+    /// Where few rows wait for each byte, what they need next; else the next strip, a part with each block.
+    #[inline(always)]
+    fn ahead<const R: usize, const T: usize>(&self, w: *const u8, row: usize, tile: usize) -> Ahead {
+        const NEAR: usize = 4096;
+        if R < MAX_ROWS {
+            return Ahead { at: w.wrapping_add(NEAR), step: self.segment.kind.strip_bytes(GROUP) };
+        }
+        let Some(next) = self.next else { return Ahead { at: w, step: 0 } };
+        let blocks = (self.end_row - self.first_row).div_ceil(MAX_ROWS) * STRIP / T;
+        let block = (row - self.first_row) / MAX_ROWS * STRIP / T + tile / T;
+        let part = self.segment.kind.strip_bytes(self.matmul.weight.cols).div_ceil(blocks);
+        Ahead { at: next.wrapping_add(block * part), step: part.div_ceil(self.matmul.weight.cols / GROUP) }
     }
 
     /// The epilogue of `R` rows of the strip.

@@ -94,6 +94,9 @@ impl Record {
     }
 }
 
+/// So few queries wait for the cache's bytes more than for their products.
+const FEW: usize = 3;
+
 /// Scores or weights of a chunk, a row a query.
 type Scores<const Q: usize> = [[f32; CHUNK]; Q];
 
@@ -167,7 +170,7 @@ impl<const BF16: bool, const Q: usize, const T: usize> Op for Queries<'_, BF16, 
             let mut scores: Scores<Q> = [[0.0; CHUNK]; Q];
             for chunk in (from / CHUNK * CHUNK..to).step_by(CHUNK) {
                 let end = to.min(chunk + CHUNK);
-                work.score::<S, BF16, Q, T>(&queries, chunk, end, &mut scores);
+                work.score::<S, BF16, Q, T>(&queries, chunk, end, to, &mut scores);
                 for idx in 0..Q {
                     let (seen, record, scores) = (seen[idx], records[idx], scores[idx].as_mut_ptr());
                     S::call(Soften::<BF16> { chunk, seen, scores, record, dim });
@@ -186,24 +189,25 @@ impl Work<'_> {
         (table[position / block_size] as usize, position % block_size)
     }
 
-    /// Scores of positions `chunk .. end`, in whole tiles of sixteen.
+    /// Scores of positions `chunk .. end`, in whole tiles of sixteen; positions up to `to` come next.
     #[inline(always)]
     unsafe fn score<S: Simd, const BF16: bool, const Q: usize, const T: usize>(
         &self,
         queries: &[[u32; MAX_HEAD_DIM]; Q],
         chunk: usize,
         end: usize,
+        to: usize,
         scores: &mut Scores<Q>,
     ) {
         let mut tile = chunk;
         // SAFETY: every tile below `end` has a block.
         unsafe {
             while tile + T * LANES <= end.next_multiple_of(LANES) {
-                self.score_tiles::<S, BF16, Q, T>(queries, chunk, tile, scores);
+                self.score_tiles::<S, BF16, Q, T>(queries, chunk, tile, to, scores);
                 tile += T * LANES;
             }
             while tile < end {
-                self.score_tiles::<S, BF16, Q, 1>(queries, chunk, tile, scores);
+                self.score_tiles::<S, BF16, Q, 1>(queries, chunk, tile, to, scores);
                 tile += LANES;
             }
         }
@@ -215,18 +219,29 @@ impl Work<'_> {
         queries: &[[u32; MAX_HEAD_DIM]; Q],
         chunk: usize,
         tile: usize,
+        to: usize,
         scores: &mut Scores<Q>,
     ) {
         let Attention { spec, cache, .. } = self.attention;
-        let mut keys = [0; T];
-        for (idx, keys) in keys.iter_mut().enumerate() {
-            let (block, offset) = self.block(tile + idx * LANES);
+        let (mut keys, mut ahead) = ([0; T], [[0; 2]; T]);
+        for (idx, (keys, ahead)) in keys.iter_mut().zip(&mut ahead).enumerate() {
+            let position = tile + idx * LANES;
+            let (block, offset) = self.block(position);
             *keys = cache.key_tile(block, self.kv_head, offset);
+            if Q <= FEW {
+                let (next, next_offset) = self.block((position + T * LANES).min(to - 1));
+                *ahead = [cache.value(block, self.kv_head, offset), cache.key_tile(next, self.kv_head, next_offset)];
+            }
         }
         // SAFETY: the tiles lie within their blocks; the queries hold a head.
         unsafe {
             let mut dots = [[S::splat(0.0); T]; Q];
             for cell in 0..cache.head_dim / per_cell(BF16) {
+                if Q <= FEW {
+                    for at in ahead.as_flattened() {
+                        cache.prefetch::<S>(at + cell * LANES);
+                    }
+                }
                 let mut key = [cache.load::<S>(keys[0] + cell * LANES); T];
                 for (key, keys) in key.iter_mut().zip(&keys).skip(1) {
                     *key = cache.load::<S>(keys + cell * LANES);

@@ -75,6 +75,14 @@ impl Weight {
         }
     }
 
+    /// The first byte of strip `strip`, counted over all segments, where there is one.
+    pub(super) fn strip_at(&self, strip: usize) -> Option<*const u8> {
+        (strip < self.strips()).then(|| {
+            let (segment, strip) = self.locate(strip);
+            segment.strip(strip)
+        })
+    }
+
     pub(super) fn bytes(&self) -> u64 {
         self.segments.iter().map(|segment| segment.data.bytes() as u64).sum()
     }
