@@ -55,6 +55,13 @@ impl Recipe {
         is_current.then(|| Image { path, said: said.to_owned() })
     }
 
+    /// Whether `nvcc` is there and knows the architectures and options: it says so without a source.
+    #[must_use]
+    pub fn suits(&self, nvcc: &Path) -> bool {
+        let output = Command::new(nvcc).args(&self.options).args(["--fatbin", "--dryrun", "any.cu"]).output();
+        output.is_ok_and(|output| output.status.success())
+    }
+
     /// Compiles `source` into the folder `store`, which exists.
     ///
     /// # Errors
@@ -152,7 +159,7 @@ mod tests {
     fn nvcc(folder: &Folder, verdict: &str) -> PathBuf {
         use std::os::unix::fs::PermissionsExt;
         let script =
-            "#!/bin/sh\necho words >&2\nwhile [ $# -gt 1 ]; do [ $1 = -o ] && out=$2; shift; done\ncp $1 $out\n";
+            "#!/bin/sh\nall=$*\necho words >&2\nwhile [ $# -gt 1 ]; do [ $1 = -o ] && out=$2; shift; done\n[ -n \"$out\" ] && cp $1 $out\n";
         let path = folder.write("nvcc", &format!("{script}{verdict}\n"));
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
         path
@@ -190,6 +197,16 @@ mod tests {
         let error = recipe.compile(&nvcc(&folder, "exit 1"), &source, &folder.0).unwrap_err().to_string();
         assert!(error.contains("a.cu:\nwords"), "{error}");
         assert!(recipe.find(&source, &folder.0).is_none());
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn a_compiler_that_knows_too_little_is_passed_over() {
+        let folder = Folder::new("suits");
+        let nvcc = nvcc(&folder, r#"case "$all" in *sm_90a*) exit 1;; esac"#);
+        let suits = |archs: &[&str]| Recipe::new(&folder.0, archs).unwrap().suits(&nvcc);
+        assert!(suits(&["80", "86"]) && !suits(&["80", "90a"]));
+        assert!(!Recipe::new(&folder.0, &["80"]).unwrap().suits(Path::new("/nowhere/nvcc")));
     }
 
     #[test]
