@@ -152,6 +152,11 @@ impl EngineHandle {
         self.inner.shared.health()
     }
 
+    /// Why the engine has ended by itself, once it has: its device is beyond help, and every request has failed.
+    pub async fn given_up(&self) -> String {
+        self.inner.shared.given_up().await
+    }
+
     /// Requests that were submitted and have not started.
     pub fn queued(&self) -> u32 {
         self.inner.queue.len()

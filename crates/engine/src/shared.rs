@@ -4,6 +4,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use tokio::sync::watch;
+
 use crate::{Health, State, Stats};
 
 /// Written by the engine thread, read by anyone.
@@ -14,6 +16,8 @@ pub(crate) struct Shared {
     /// When the step under way began, in microseconds after `origin`, plus one; 0 between steps.
     step_began_us: AtomicU64,
     stats: Mutex<Stats>,
+    /// Why the engine has ended by itself.
+    given_up: watch::Sender<Option<String>>,
     next_request: AtomicU64,
 }
 
@@ -25,6 +29,7 @@ impl Shared {
             state: AtomicU8::new(State::Ready as u8),
             step_began_us: AtomicU64::new(0),
             stats: Mutex::default(),
+            given_up: watch::Sender::default(),
             next_request: AtomicU64::new(0),
         }
     }
@@ -49,6 +54,16 @@ impl Shared {
     /// States only ever move on.
     pub fn advance(&self, state: State) {
         self.state.fetch_max(state as u8, Ordering::AcqRel);
+    }
+
+    pub fn give_up(&self, reason: String) {
+        self.given_up.send_replace(Some(reason));
+    }
+
+    pub async fn given_up(&self) -> String {
+        let mut reason = self.given_up.subscribe();
+        let reason = reason.wait_for(Option::is_some).await.expect("the sender is here");
+        reason.clone().unwrap_or_default()
     }
 
     pub fn begin_step(&self) {

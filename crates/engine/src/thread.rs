@@ -14,13 +14,17 @@ use crate::shared::Shared;
 
 /// Runs until it is told to stop, nobody can send anything any more, or the executor is beyond help.
 pub(crate) fn run(mut core: EngineCore, inbox: &Receiver<Message>, shared: &Shared) {
-    match serve(&mut core, inbox, shared) {
-        Ok(()) => tracing::info!("the engine stops"),
-        Err(Fatal(reason)) => tracing::error!(reason, "the engine stops; it cannot go on"),
-    }
+    let outcome = serve(&mut core, inbox, shared);
     shared.advance(State::Stopped);
     core.fail_all("The engine has stopped.");
     shared.publish(core.stats());
+    match outcome {
+        Ok(()) => tracing::info!("the engine stops"),
+        Err(Fatal(reason)) => {
+            tracing::error!(reason, "the engine stops; it cannot go on");
+            shared.give_up(reason);
+        }
+    }
 }
 
 fn serve(core: &mut EngineCore, inbox: &Receiver<Message>, shared: &Shared) -> Result<(), Fatal> {

@@ -34,6 +34,9 @@ pub use config::{RequestLimits, ServerConfig, Timeouts};
 /// Serves until `stop` is ready; then refuses new requests, lets running ones finish within
 /// `ServerConfig::shutdown_timeout`, stops the engine and returns.
 ///
+/// # Errors
+/// If the engine gives up. What a device leaves behind may hold for the whole process: only another one can serve again.
+///
 /// # Panics
 /// If `config` has no model name.
 pub async fn serve(
@@ -46,12 +49,21 @@ pub async fn serve(
     let (close, closed) = watch::channel(false);
     let serving = listen::run(listener, routes::router(Arc::clone(&app)), &app.config.timeouts, closed);
     let ending = async {
-        stop.await;
-        shut_down(engine, app.config.shutdown_timeout).await;
+        let given_up = tokio::select! {
+            () = stop => None,
+            reason = engine.given_up() => Some(reason),
+        };
+        if given_up.is_none() {
+            shut_down(engine.clone(), app.config.shutdown_timeout).await;
+        }
         close.send_replace(true);
+        given_up
     };
-    tokio::join!(serving, ending);
-    Ok(())
+    let ((), given_up) = tokio::join!(serving, ending);
+    match given_up {
+        Some(reason) => Err(io::Error::other(format!("the server ends, as its engine has given up: {reason}"))),
+        None => Ok(()),
+    }
 }
 
 /// The probes and the refusals go on being served meanwhile.

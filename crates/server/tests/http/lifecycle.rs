@@ -179,6 +179,21 @@ fn an_engine_that_hangs_is_not_healthy() {
 }
 
 #[test]
+fn a_server_ends_with_its_engine() {
+    let server = Server::with(|setup| setup.is_broken = true);
+    // Each request fails after three losses, the engine after nine.
+    let mut body = endless(1);
+    body["stream"] = false.into();
+    let statuses = [(); 3].map(|()| server.post(CHAT, &body).status);
+    assert_eq!(statuses, [500; 3]);
+    let end = server.ended().unwrap_err().to_string();
+    assert!(
+        end.contains("its engine has given up: The device failed 9 times in a row") && end.ends_with("gone"),
+        "{end}"
+    );
+}
+
+#[test]
 fn a_silent_stream_is_kept_alive() {
     let server = Server::with(|setup| setup.config.timeouts.keep_alive = Duration::from_millis(5));
     let gate = server.hold_steps();

@@ -23,6 +23,8 @@ pub struct Setup {
     pub engine: EngineConfig,
     /// What a step takes.
     pub pace: Duration,
+    /// Whether every step loses the device.
+    pub is_broken: bool,
 }
 
 pub struct Server {
@@ -30,7 +32,7 @@ pub struct Server {
     pub engine: EngineHandle,
     steps: Arc<Mutex<()>>,
     stop: Mutex<Option<oneshot::Sender<()>>>,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<JoinHandle<std::io::Result<()>>>,
 }
 
 impl Server {
@@ -39,13 +41,16 @@ impl Server {
     }
 
     pub fn with(change: impl FnOnce(&mut Setup)) -> Self {
-        let mut setup =
-            Setup { config: ServerConfig::new("tiny/model"), engine: EngineConfig::default(), pace: Duration::ZERO };
+        let (config, engine) = (ServerConfig::new("tiny/model"), EngineConfig::default());
+        let mut setup = Setup { config, engine, pace: Duration::ZERO, is_broken: false };
         change(&mut setup);
         let steps = Arc::new(Mutex::new(()));
         let text = Arc::new(text_model());
-        let (vocab_size, pace, held) = (text.tokenizer.vocab_size() as u32, setup.pace, Arc::clone(&steps));
-        let executor = move || Ok(Box::new(Held::new(vocab_size, pace, held)) as Box<dyn Executor>);
+        let config =
+            SimConfig { delay: setup.pace, ..SimConfig::plain(text.tokenizer.vocab_size() as u32, MAX_MODEL_LEN) };
+        let (held, is_broken) = (Arc::clone(&steps), setup.is_broken);
+        let executor =
+            move || Ok(Box::new(Held { sim: SimExecutor::new(config), steps: held, is_broken }) as Box<dyn Executor>);
         let engine = engine::start(setup.engine, text, executor).unwrap();
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listener.local_addr().unwrap();
@@ -99,6 +104,11 @@ impl Server {
         wait(&format!("{path} answers {status}"), || self.get(path).status == status);
     }
 
+    /// What the server ends with, once it ends by itself.
+    pub fn ended(mut self) -> std::io::Result<()> {
+        self.thread.take().unwrap().join().unwrap()
+    }
+
     /// Tells the server to end.
     pub fn stop(&self) {
         if let Some(stop) = self.stop.lock().unwrap().take() {
@@ -115,7 +125,7 @@ impl Drop for Server {
         }
         self.stop();
         if let Some(thread) = self.thread.take() {
-            thread.join().unwrap();
+            thread.join().unwrap().unwrap();
         }
     }
 }
@@ -128,7 +138,12 @@ fn wait(what: &str, condition: impl Fn() -> bool) {
     }
 }
 
-fn serve(listener: std::net::TcpListener, engine: EngineHandle, config: ServerConfig, stopped: oneshot::Receiver<()>) {
+fn serve(
+    listener: std::net::TcpListener,
+    engine: EngineHandle,
+    config: ServerConfig,
+    stopped: oneshot::Receiver<()>,
+) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
         listener.set_nonblocking(true).unwrap();
@@ -136,8 +151,8 @@ fn serve(listener: std::net::TcpListener, engine: EngineHandle, config: ServerCo
         let stop = async {
             let _ = stopped.await;
         };
-        server::serve(listener, engine, config, stop).await.unwrap();
-    });
+        server::serve(listener, engine, config, stop).await
+    })
 }
 
 fn text_model() -> text::TextModel {
@@ -153,13 +168,7 @@ fn text_model() -> text::TextModel {
 struct Held {
     sim: SimExecutor,
     steps: Arc<Mutex<()>>,
-}
-
-impl Held {
-    fn new(vocab_size: u32, pace: Duration, steps: Arc<Mutex<()>>) -> Self {
-        let config = SimConfig { delay: pace, ..SimConfig::plain(vocab_size, MAX_MODEL_LEN) };
-        Self { sim: SimExecutor::new(config), steps }
-    }
+    is_broken: bool,
 }
 
 impl Executor for Held {
@@ -177,6 +186,9 @@ impl Executor for Held {
 
     fn wait(&mut self, out: &mut ModelRunnerOutput) -> Result<(), ExecutorError> {
         drop(self.steps.lock());
+        if self.is_broken {
+            return Err(ExecutorError::Lost("gone".to_owned()));
+        }
         self.sim.wait(out)
     }
 
