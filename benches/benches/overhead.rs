@@ -59,10 +59,10 @@ fn measure(pace: Duration, output_len: u32) -> (Run, Vec<f64>) {
     target.endpoint = Endpoint::Completions;
     let client = Arc::new(Client::new(target, "simulated", Duration::from_secs(120)));
     let dataset = Dataset::Random { input_len: INPUT_LEN };
-    let workload = Workload { dataset, output_len: Some(output_len), seed: 0 };
+    let workload = Workload { dataset, output_len, seed: 0 };
     let samples = workload.samples(0, 2 * STREAMS as usize).expect("random prompts do not end");
     let arrival = Arrival { max_concurrency: Some(STREAMS as usize), ..Arrival::default() };
-    let run = runtime.block_on(loadgen::run(client, samples, arrival, 0, |_| {}));
+    let run = runtime.block_on(loadgen::run(client, samples, arrival, 0, Box::new(std::iter::empty()), |_| {}));
     (run, server.stop())
 }
 

@@ -7,6 +7,7 @@ mod assemble;
 mod commands;
 mod config_file;
 mod progress;
+mod say;
 mod size;
 mod text_side;
 

@@ -72,15 +72,67 @@ fn a_sweep_over_http() {
         "--md",
         table.path(),
     ]);
-    assert!(said.contains("out tok/s") && said.ends_with(&table.text()), "{said}");
-    assert!(page.text().contains("<polyline"));
+    let chart = Scratch(table.0.with_extension("svg"));
+    assert!(said.contains("out tok/s") && table.text().contains(&said), "{said}");
+    let name = chart.0.file_name().and_then(|name| name.to_str()).expect("a name in UTF-8");
+    for part in [name, "- machine: ", "- program: ", "bench serve"] {
+        assert!(table.text().contains(part), "{part} in {}", table.text());
+    }
+    assert!(page.text().contains("<polyline") && chart.text().contains("<polyline"));
     let reports = json.json();
     for (report, at_once) in reports.as_array().expect("a sweep is a list").iter().zip([1, 3]) {
         assert_eq!(report["max_concurrency"], at_once);
         assert_eq!((&report["completed"], &report["failed"]), (&Value::from(4), &Value::from(0)), "{report}");
         assert_eq!((&report["total_output_tokens"], &report["wrong_lengths"]), (&Value::from(20), &Value::from(0)));
         assert!(report["request_goodput"].is_number() && report["machine"]["cores"].is_number());
+        assert!(report["machine"]["flags"].is_array() && report["load_average_before"].is_array());
+        assert!(report["command"].as_array().is_some_and(|command| command.iter().any(|word| word == "--warmup")));
     }
+}
+
+/// Options of a server whose cache holds a few prompts.
+const SMALL: [&str; 3] = ["serve", TINY, "--kv-cache-memory=16MiB"];
+
+#[test]
+fn prefixes_are_found_in_the_cache() {
+    let json = Scratch::new("prefixes.json");
+    let load = ["--dataset", "prefix_repetition", "--prefix-len", "64", "--suffix-len", "4", "--num-prefixes", "2"];
+    let rest = ["--output-len", "2", "--num-prompts", "4", "--max-concurrency", "1", "--save-json", json.path()];
+    done(&[&SMALL[..], &load[..], &rest[..]].concat());
+    let report = json.json();
+    assert_eq!((&report["completed"], &report["warmup"], &report["prefix_len"]), (&4.into(), &2.into(), &64.into()));
+    // Each prefix was there after the warm-up: at least its blocks of 64 tokens.
+    assert!(report["cached_input_tokens"].as_u64() >= Some(4 * 64), "{report}");
+}
+
+#[test]
+fn prompts_beside_the_streams() {
+    let json = Scratch::new("beside.json");
+    let load = ["--beside-len", "30", "--input-len", "3", "--output-len", "150", "--max-concurrency", "2"];
+    let said = done(&[&SMALL[..], &load[..], &["--save-json", json.path()]].concat());
+    let report = json.json();
+    assert_eq!((&report["num_prompts"], &report["failed"]), (&2.into(), &0.into()), "{report}");
+    assert!(report["beside"]["sent"].as_u64() >= Some(1) && report["beside"]["error"].is_null(), "{report}");
+    assert!(said.contains("prompts of 30 words"), "{said}");
+}
+
+#[test]
+fn conversations_that_are_too_long_are_left_out() {
+    let (json, file) = (Scratch::new("recorded.json"), Scratch::new("sharegpt.json"));
+    let turn = |from: &str, words: usize| serde_json::json!({"from": from, "value": "word ".repeat(words)});
+    let conversation =
+        |lens: (usize, usize)| serde_json::json!({"conversations": [turn("human", lens.0), turn("gpt", lens.1)]});
+    let recorded: Vec<Value> = [(3, 4), (9000, 4), (5, 6), (3, 9000)].map(conversation).into();
+    std::fs::write(&file.0, Value::from(recorded).to_string()).expect("a file for the test");
+    let dataset = format!("sharegpt:{}", file.path());
+    let load = ["--dataset", &dataset, "--num-prompts", "2", "--max-concurrency", "2", "--save-json", json.path()];
+    done(&[&SMALL[..], &load[..]].concat());
+    let report = json.json();
+    assert_eq!(
+        (&report["completed"], &report["failed"], &report["dropped"]),
+        (&2.into(), &0.into(), &2.into()),
+        "{report}"
+    );
 }
 
 #[test]
@@ -126,7 +178,7 @@ fn refusals_are_one_sentence() {
     for (args, message) in [
         (&["serve", "--base-url", "https://a"][..], "asks for https"),
         (&["serve", "--base-url", "nonsense"], "is no address"),
-        (&["serve", "--dataset", "other"], "random or sharegpt:FILE"),
+        (&["serve", "--dataset", "other"], "prefix_repetition or sharegpt:FILE"),
         (&["serve", "--dataset", "sharegpt:/nowhere.json"], "cannot read /nowhere.json"),
         (&["startup", "--runs", "1", "--", "/nowhere/model.gguf"], "there is no file or folder"),
         (&["throughput", TINY, "--kv-cache-memory", "16MiB", "--input-len", "1000000"], "do not fit"),

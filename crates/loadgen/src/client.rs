@@ -81,11 +81,35 @@ impl Client {
     /// If it cannot be asked, or names none.
     pub async fn first_model(target: &Target) -> Result<String, Failure> {
         let client = Self::new(target.clone(), "", Duration::from_secs(30));
-        let response = client.send(Method::GET, "/v1/models", Bytes::new()).await?;
-        let body = response.into_body().collect().await.map_err(|error| Failure::Cut(error.to_string()))?.to_bytes();
-        let models: Value = serde_json::from_slice(&body).map_err(|error| Failure::Malformed(error.to_string()))?;
+        let models = client.json(Method::GET, "/v1/models", &Value::Null).await?;
         let id = models["data"][0]["id"].as_str();
         id.map(str::to_owned).ok_or_else(|| Failure::Malformed("the server names no model".to_owned()))
+    }
+
+    /// Prompt and answer of one request, in tokens, as far as the server says so.
+    pub(crate) async fn max_model_len(&self) -> Option<u32> {
+        let models = self.json(Method::GET, "/v1/models", &Value::Null).await.ok()?;
+        let ours = models["data"].as_array()?.iter().find(|model| model["id"] == self.model.as_str())?;
+        limit(ours)
+    }
+
+    /// Tokens of a prompt with all that the endpoint puts around it, and the server's limit if it says so.
+    pub(crate) async fn count_prompt(&self, prompt: &str) -> Result<(u32, Option<u32>), Failure> {
+        self.tokenize(self.prompt(prompt)).await
+    }
+
+    /// Tokens of a text alone.
+    pub(crate) async fn count(&self, text: &str) -> Result<(u32, Option<u32>), Failure> {
+        self.tokenize(json!({"prompt": text, "add_special_tokens": false})).await
+    }
+
+    /// vLLM's endpoint, which stands outside of `/v1`.
+    async fn tokenize(&self, mut body: Value) -> Result<(u32, Option<u32>), Failure> {
+        body["model"] = json!(self.model);
+        let said = self.json(Method::POST, "/tokenize", &body).await?;
+        let count = said["count"].as_u64().and_then(|count| count.try_into().ok());
+        let count = count.ok_or_else(|| Failure::Malformed("the server counts no tokens".to_owned()))?;
+        Ok((count, limit(&said)))
     }
 
     /// Asks for one answer and times it, from here on.
@@ -111,11 +135,17 @@ impl Client {
             "stream": true,
             "stream_options": {"include_usage": true},
         });
-        match self.target.endpoint {
-            Endpoint::Completions => body["prompt"] = json!(sample.prompt),
-            Endpoint::Chat => body["messages"] = json!([{"role": "user", "content": sample.prompt}]),
+        if let (Some(body), Value::Object(prompt)) = (body.as_object_mut(), self.prompt(&sample.prompt)) {
+            body.extend(prompt);
         }
         body
+    }
+
+    fn prompt(&self, text: &str) -> Value {
+        match self.target.endpoint {
+            Endpoint::Completions => json!({ "prompt": text }),
+            Endpoint::Chat => json!({"messages": [{"role": "user", "content": text}]}),
+        }
     }
 
     async fn stream(&self, body: Bytes, mut recording: Recording) -> Result<Recording, Failure> {
@@ -136,8 +166,12 @@ impl Client {
         }
     }
 
-    async fn send(&self, method: Method, path: &str, body: Bytes) -> Result<Response<Incoming>, Failure> {
-        Ok(self.exchange(method, path, body).await?.0)
+    async fn json(&self, method: Method, path: &str, body: &Value) -> Result<Value, Failure> {
+        let body = if body.is_null() { Bytes::new() } else { Bytes::from(body.to_string()) };
+        let (response, connection) = self.exchange(method, path, body).await?;
+        let body = response.into_body().collect().await.map_err(|error| Failure::Cut(error.to_string()))?.to_bytes();
+        self.keep(connection);
+        serde_json::from_slice(&body).map_err(|error| Failure::Malformed(error.to_string()))
     }
 
     /// The head of a good answer. A kept connection that the server has closed meanwhile is replaced; the time for that
@@ -193,6 +227,10 @@ impl Client {
             self.idle.lock().expect("nothing panics while it holds the connections").push(connection);
         }
     }
+}
+
+fn limit(said: &Value) -> Option<u32> {
+    said["max_model_len"].as_u64()?.try_into().ok()
 }
 
 /// The answer if it is a good one, or the server's reason.

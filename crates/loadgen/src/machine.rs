@@ -11,8 +11,32 @@ use serde::Serialize;
 pub struct Machine {
     pub cpu: String,
     pub cores: usize,
+    /// Those of its instruction sets that decide how fast matrices multiply, by the system's names.
+    pub flags: Vec<String>,
     pub os: String,
 }
+
+const FLAGS: [&str; 19] = [
+    "f16c",
+    "fma",
+    "avx2",
+    "avx_vnni",
+    "avx512f",
+    "avx512bw",
+    "avx512dq",
+    "avx512vl",
+    "avx512_vnni",
+    "avx512_bf16",
+    "avx512_fp16",
+    "amx_tile",
+    "amx_int8",
+    "amx_bf16",
+    "asimd",
+    "asimddp",
+    "i8mm",
+    "bf16",
+    "sve",
+];
 
 /// Processes that ran or wanted to, averaged over 1, 5 and 15 minutes.
 pub type LoadAverage = [f64; 3];
@@ -22,10 +46,13 @@ impl Machine {
     pub fn here() -> Self {
         let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let name = info.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or(std::env::consts::ARCH);
+        let flags = info.lines().find(|line| line.starts_with("flags") || line.starts_with("Features"));
+        let has = |flag: &&str| flags.is_some_and(|flags| flags.split_whitespace().any(|word| word == *flag));
         let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         Self {
             cpu: name.trim_start_matches([' ', '\t', ':']).to_owned(),
             cores: std::thread::available_parallelism().map_or(1, usize::from),
+            flags: FLAGS.into_iter().filter(has).map(str::to_owned).collect(),
             os: format!("{} {}", std::env::consts::OS, kernel.trim()).trim_end().to_owned(),
         }
     }
@@ -147,5 +174,7 @@ mod tests {
     fn this_machine_has_a_name_and_cores() {
         let machine = Machine::here();
         assert!(!machine.cpu.is_empty() && machine.cores > 0);
+        #[cfg(target_arch = "x86_64")]
+        assert_eq!(machine.flags.iter().any(|flag| flag == "avx2"), is_x86_feature_detected!("avx2"));
     }
 }

@@ -129,6 +129,26 @@ impl Recording {
         &self.gaps
     }
 
+    /// From the first text to the last.
+    pub(crate) fn span(&self) -> Option<(Instant, Instant)> {
+        self.first.zip(self.last)
+    }
+
+    /// From sending the request to the first text.
+    pub(crate) fn waiting(&self) -> (Instant, Instant) {
+        (self.started, self.started + self.ttft())
+    }
+
+    /// The gaps, from when to when.
+    pub(crate) fn spans(&self) -> impl Iterator<Item = (Instant, Instant)> {
+        let mut at = self.first.unwrap_or(self.started);
+        self.gaps.iter().map(move |gap| {
+            let from = at;
+            at += *gap;
+            (from, at)
+        })
+    }
+
     /// Time per output token after the first; `None` with less than two of them.
     pub fn tpot(&self) -> Option<Duration> {
         let after_first = u32::try_from(self.output_tokens().checked_sub(1)?).ok().filter(|&count| count > 0)?;

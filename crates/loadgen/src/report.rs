@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use crate::{Arrival, Goodput, LoadAverage, Machine, Program, Recording, Run, Summary};
+use crate::{Arrival, Beside, Goodput, LoadAverage, Machine, Program, Recording, Run, Summary};
 
 /// What was asked for.
 #[derive(Clone, Debug)]
@@ -13,9 +13,16 @@ pub struct Setup {
     /// What was measured, as tables call it.
     pub label: String,
     pub model: String,
-    /// `random` or `sharegpt:FILE`.
+    /// `random`, `prefix_repetition` or `sharegpt:FILE`.
     pub dataset: String,
-    pub input_len: Option<usize>,
+    /// What says how long prompts are, by its name.
+    pub lengths: Vec<(&'static str, usize)>,
+    /// Words in the prompts that are sent beside.
+    pub beside_len: Option<usize>,
+    /// Recorded conversations that are too long for the server.
+    pub dropped: Option<usize>,
+    /// What else a reader must know.
+    pub notes: Vec<String>,
     /// `None` where each answer has a length of its own.
     pub output_len: Option<u32>,
     pub arrival: Arrival,
@@ -57,6 +64,7 @@ pub struct Report {
     pub tpot: Option<Summary>,
     pub itl: Option<Summary>,
     pub e2el: Option<Summary>,
+    pub beside: Option<Beside>,
 }
 
 fn ms(duration: Duration) -> f64 {
@@ -78,6 +86,8 @@ impl Report {
         for failure in run.outcomes.iter().filter_map(|outcome| outcome.result.as_ref().err()) {
             *errors.entry(failure.to_string()).or_default() += 1;
         }
+        let streams: Vec<&Recording> = recordings().collect();
+        let beside = setup.beside_len.map(|len| Beside::new(len, &streams, &run.beside));
         let lens = || recordings().map(Recording::output_tokens);
         Self {
             duration: run.duration,
@@ -96,6 +106,7 @@ impl Report {
             tpot: summary(Recording::tpot),
             itl: Summary::of(recordings().flat_map(Recording::gaps).copied().map(ms).collect()),
             e2el: summary(|recording| Some(recording.e2el())),
+            beside,
             setup,
         }
     }
@@ -145,6 +156,7 @@ impl Report {
         if let Some([load, ..]) = self.setup.load_average_before.filter(|load| load[0] > cores / 4.0) {
             warnings.push(format!("the machine was busy before: load average {load:.1} on {cores} cores"));
         }
+        warnings.extend(self.setup.notes.iter().cloned());
         warnings
     }
 
@@ -180,13 +192,17 @@ impl Report {
             put("max", |summary| summary.max);
         }
         put("dataset", json!(self.setup.dataset));
-        put("input_len", json!(self.setup.input_len));
+        for (name, len) in &self.setup.lengths {
+            put(name, json!(len));
+        }
         put("output_len", json!(self.setup.output_len));
         put("output_lens_found", json!(self.output_lens));
         put("wrong_lengths", json!(self.wrong_lengths));
         put("cached_input_tokens", json!(self.cached_input_tokens));
         put("total_chunks", json!(self.total_chunks));
         put("seed", json!(self.setup.seed));
+        put("dropped", json!(self.setup.dropped));
+        put("beside", json!(self.beside.as_ref().map(Beside::to_json)));
         put("warmup", json!(self.setup.warmup));
         put("errors", json!(self.errors));
         put("warnings", json!(self.warnings()));

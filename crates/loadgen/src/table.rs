@@ -1,6 +1,6 @@
 //! Reports as one table that reads well on a terminal and in Markdown.
 
-use crate::{Report, Summary};
+use crate::{Beside, Report, Summary};
 
 const HEADS: [&str; 12] = [
     "measured",
@@ -27,10 +27,11 @@ pub fn table(reports: &[Report]) -> String {
     text.push_str(&format!("|{}|\n", rule.join("|")));
     text.extend(rows.iter().map(|row| line(row, &widths)));
     for report in reports {
-        let warnings = report.warnings();
-        if !warnings.is_empty() {
+        let beside = report.beside.iter().map(Beside::sentence);
+        let known: Vec<String> = beside.chain(report.warnings()).collect();
+        if !known.is_empty() {
             text.push_str(&format!("\n{}, {} at once:\n", report.setup.label, at_once(report)));
-            text.extend(warnings.iter().map(|warning| format!("- {warning}\n")));
+            text.extend(known.iter().map(|sentence| format!("- {sentence}\n")));
         }
     }
     text

@@ -1,8 +1,7 @@
 //! What is asked: prompts and how long the answers shall be. Knows no tokenizer; the server counts the tokens.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use serde::Deserialize;
 use thiserror::Error;
 
 use crate::Random;
@@ -19,6 +18,10 @@ const WORDS: &str = "the of and to in is that for it was on are as with they at 
     show large often together asked house world going want school important until form food keep children feet land side \
     without boy once animals life enough took sometimes four head above kind began almost live page got earth need far";
 
+/// Streams of the seed that prefixes, and prompts beside the others, are drawn from; all others use those from 0 on.
+const PREFIXES: u64 = 1 << 62;
+const BESIDE: u64 = 1 << 61;
+
 /// One request: the prompt, and how many tokens the answer shall have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sample {
@@ -31,16 +34,18 @@ pub struct Sample {
 pub enum Dataset {
     /// As many random words; no two prompts begin alike, so no prefix cache helps.
     Random { input_len: usize },
-    /// First turns of recorded conversations.
-    ShareGpt(Vec<Sample>),
+    /// `num_prefixes` beginnings in turn, and random words behind them that no other prompt has. Lengths are in words.
+    PrefixRepetition { prefix_len: usize, suffix_len: usize, num_prefixes: usize },
+    /// Prompts with answers of their own lengths.
+    Recorded(Vec<Sample>),
 }
 
 /// Prompts without end: each seed repeats its own.
 #[derive(Clone, Debug)]
 pub struct Workload {
     pub dataset: Dataset,
-    /// Every answer has exactly so many tokens; `None` is each as long as the recorded one.
-    pub output_len: Option<u32>,
+    /// Every answer has exactly so many tokens, but recorded ones.
+    pub output_len: u32,
     pub seed: u64,
 }
 
@@ -50,81 +55,52 @@ pub enum WorkloadError {
     Read { path: PathBuf, error: std::io::Error },
     #[error("{} is not a list of conversations as ShareGPT writes them: {error}", path.display())]
     Shape { path: PathBuf, error: serde_json::Error },
-    #[error("the file has {found} conversations with a question and an answer, and {asked} requests are asked for")]
+    #[error(
+        "the file has {found} conversations with a question and an answer that the server can take, and {asked} requests are asked for"
+    )]
     TooFew { found: usize, asked: usize },
 }
 
-#[derive(Deserialize)]
-struct Conversation {
-    #[serde(default)]
-    conversations: Vec<Turn>,
-}
-
-#[derive(Deserialize)]
-struct Turn {
-    from: String,
-    value: String,
-}
-
-impl Dataset {
-    /// Reads `[{"conversations": [{"from": "human", "value": "..."}, {"from": "gpt", "value": "..."}]}]`; what does not begin
-    /// with a question and an answer is left out.
-    ///
-    /// # Errors
-    /// If the file cannot be read or has another shape.
-    pub fn share_gpt(path: &Path) -> Result<Self, WorkloadError> {
-        let read = std::fs::read(path).map_err(|error| WorkloadError::Read { path: path.to_owned(), error })?;
-        let conversations: Vec<Conversation> =
-            serde_json::from_slice(&read).map_err(|error| WorkloadError::Shape { path: path.to_owned(), error })?;
-        Ok(Self::ShareGpt(conversations.iter().filter_map(first_turns).collect()))
-    }
-}
-
-fn first_turns(conversation: &Conversation) -> Option<Sample> {
-    let [question, answer, ..] = conversation.conversations.as_slice() else { return None };
-    let asked = matches!(question.from.as_str(), "human" | "user") && !question.value.trim().is_empty();
-    let words = answer.value.split_whitespace().count();
-    // Four tokens for three words is what English takes in common vocabularies.
-    (asked && words > 0).then(|| Sample {
-        prompt: question.value.clone(),
-        output_len: u32::try_from(words * 4 / 3).unwrap_or(u32::MAX),
-    })
-}
-
 impl Workload {
-    /// `count` samples from place `offset` on; the same places give the same samples. Recorded conversations come in an
-    /// order that the seed shuffles, and begin again after the last.
+    /// `count` samples from place `offset` on; the same places give the same samples. Recorded ones begin again after the last.
     ///
     /// # Errors
-    /// If there are fewer recorded conversations than `count`.
+    /// If there are fewer recorded prompts than `count`.
     pub fn samples(&self, offset: usize, count: usize) -> Result<Vec<Sample>, WorkloadError> {
-        let sample =
-            |sample: &Sample| Sample { output_len: self.output_len.unwrap_or(sample.output_len), ..sample.clone() };
-        match &self.dataset {
-            Dataset::Random { input_len } => {
-                let output_len = self.output_len.unwrap_or(DEFAULT_OUTPUT_LEN);
-                let prompt = |idx| words(*input_len, Random::new(self.seed, idx as u64));
-                Ok((offset..offset + count).map(|idx| Sample { prompt: prompt(idx), output_len }).collect())
+        let prompt = |idx| match self.dataset {
+            Dataset::PrefixRepetition { prefix_len, suffix_len, num_prefixes } => {
+                let prefix = self.words(prefix_len, PREFIXES + (idx % num_prefixes.max(1)) as u64);
+                format!("{prefix} {}", self.words(suffix_len, idx as u64))
             }
-            Dataset::ShareGpt(recorded) if recorded.len() < count => {
+            Dataset::Random { input_len } => self.words(input_len, idx as u64),
+            Dataset::Recorded(_) => unreachable!("recorded prompts are not made"),
+        };
+        match &self.dataset {
+            Dataset::Recorded(recorded) if recorded.len() < count => {
                 Err(WorkloadError::TooFew { found: recorded.len(), asked: count })
             }
-            Dataset::ShareGpt(recorded) => {
-                let mut order: Vec<&Sample> = recorded.iter().collect();
-                Random::new(self.seed, 0).shuffle(&mut order);
-                Ok(order.into_iter().cycle().skip(offset % recorded.len().max(1)).take(count).map(sample).collect())
+            Dataset::Recorded(recorded) => {
+                Ok(recorded.iter().cycle().skip(offset % recorded.len().max(1)).take(count).cloned().collect())
             }
+            _ => Ok((offset..offset + count).map(|idx| self.sample(prompt(idx))).collect()),
         }
     }
-}
 
-/// Tokens of an answer where neither the caller nor the data says.
-const DEFAULT_OUTPUT_LEN: u32 = 128;
+    /// Prompt number `idx` of those that are sent beside the others: `input_len` words, an answer of one token.
+    pub fn beside(&self, input_len: usize, idx: usize) -> Sample {
+        Sample { prompt: self.words(input_len, BESIDE + idx as u64), output_len: 1 }
+    }
 
-fn words(count: usize, mut random: Random) -> String {
-    let words: Vec<&str> = WORDS.split_whitespace().collect();
-    let drawn: Vec<&str> = (0..count).map(|_| words[random.below(words.len())]).collect();
-    drawn.join(" ")
+    fn sample(&self, prompt: String) -> Sample {
+        Sample { prompt, output_len: self.output_len }
+    }
+
+    fn words(&self, count: usize, stream: u64) -> String {
+        let words: Vec<&str> = WORDS.split_whitespace().collect();
+        let mut random = Random::new(self.seed, stream);
+        let drawn: Vec<&str> = (0..count).map(|_| words[random.below(words.len())]).collect();
+        drawn.join(" ")
+    }
 }
 
 #[cfg(test)]
@@ -132,7 +108,7 @@ mod tests {
     use super::*;
 
     fn random(seed: u64, input_len: usize) -> Workload {
-        Workload { dataset: Dataset::Random { input_len }, output_len: Some(9), seed }
+        Workload { dataset: Dataset::Random { input_len }, output_len: 9, seed }
     }
 
     #[test]
@@ -154,41 +130,29 @@ mod tests {
         }
     }
 
-    fn share_gpt(text: &str) -> Result<Dataset, WorkloadError> {
-        let path = std::env::temp_dir().join(format!("loadgen-{}-{}.json", std::process::id(), text.len()));
-        std::fs::write(&path, text).unwrap();
-        let dataset = Dataset::share_gpt(&path);
-        std::fs::remove_file(&path).unwrap();
-        dataset
-    }
-
-    const RECORDED: &str = r#"[
-        {"id": "a", "conversations": [{"from": "human", "value": "one?"}, {"from": "gpt", "value": "a b c d e f"}]},
-        {"conversations": [{"from": "gpt", "value": "no question"}, {"from": "human", "value": "late"}]},
-        {"conversations": [{"from": "human", "value": "no answer"}]},
-        {"conversations": []},
-        {"conversations": [{"from": "user", "value": "two?"}, {"from": "assistant", "value": "a b c"}]}]"#;
-
     #[test]
-    fn recorded_conversations() {
-        let dataset = share_gpt(RECORDED).unwrap();
-        let workload = Workload { dataset: dataset.clone(), output_len: None, seed: 1 };
-        let mut samples = workload.samples(0, 2).unwrap();
-        assert_eq!(samples[1], workload.samples(1, 1).unwrap()[0], "a later place of the same order");
-        assert_eq!(samples, workload.samples(2, 2).unwrap(), "after the last comes the first");
-        samples.sort_by_key(|sample| sample.output_len);
-        let found: Vec<_> = samples.iter().map(|sample| (sample.prompt.as_str(), sample.output_len)).collect();
-        assert_eq!(found, [("two?", 4), ("one?", 8)]);
-        let fixed = Workload { dataset, output_len: Some(5), seed: 1 };
-        assert!(fixed.samples(0, 2).unwrap().iter().all(|sample| sample.output_len == 5));
-        assert!(matches!(fixed.samples(0, 3), Err(WorkloadError::TooFew { found: 2, asked: 3 })));
+    fn prefixes_repeat_and_suffixes_do_not() {
+        let dataset = Dataset::PrefixRepetition { prefix_len: 20, suffix_len: 4, num_prefixes: 3 };
+        let samples = Workload { dataset, output_len: 1, seed: 5 }.samples(0, 9).unwrap();
+        let words: Vec<Vec<&str>> = samples.iter().map(|sample| sample.prompt.split(' ').collect()).collect();
+        assert!(words.iter().all(|words| words.len() == 24));
+        for (idx, prompt) in words.iter().enumerate() {
+            for (other_idx, other) in words.iter().enumerate().skip(idx + 1) {
+                assert_eq!(prompt[..20] == other[..20], idx % 3 == other_idx % 3, "{idx} and {other_idx}");
+                assert_ne!(prompt[20..], other[20..], "{idx} and {other_idx}");
+            }
+        }
     }
 
     #[test]
-    fn other_files_are_refused() {
-        assert!(matches!(share_gpt("{}"), Err(WorkloadError::Shape { .. })));
-        assert!(matches!(Dataset::share_gpt(Path::new("/nowhere.json")), Err(WorkloadError::Read { .. })));
-        let none = Workload { dataset: share_gpt("[ ]").unwrap(), output_len: None, seed: 0 };
+    fn recorded_prompts_begin_again() {
+        let sample = |prompt: &str, output_len| Sample { prompt: prompt.to_owned(), output_len };
+        let recorded = vec![sample("one?", 8), sample("two?", 4)];
+        let workload = Workload { dataset: Dataset::Recorded(recorded.clone()), output_len: 128, seed: 1 };
+        assert_eq!(workload.samples(2, 2).unwrap(), recorded);
+        assert_eq!(workload.samples(1, 1).unwrap()[0], recorded[1]);
+        assert!(matches!(workload.samples(0, 3), Err(WorkloadError::TooFew { found: 2, asked: 3 })));
+        let none = Workload { dataset: Dataset::Recorded(Vec::new()), ..workload };
         assert!(none.samples(3, 0).unwrap().is_empty());
     }
 }

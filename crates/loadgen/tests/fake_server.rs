@@ -13,8 +13,8 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use futures::stream;
 use loadgen::{
-    Arrival, Client, Dataset, Endpoint, Failure, LoadAverage, Machine, Program, Report, Run, Sample, Setup, Target,
-    Workload, page, run, table,
+    Arrival, Beside, Client, Dataset, Endpoint, Failure, LoadAverage, Machine, Program, Report, Run, Sample, Setup,
+    ShareGpt, Target, Workload, chart, html, markdown, run, table,
 };
 use serde_json::{Value, json};
 
@@ -102,6 +102,13 @@ async fn complete(State(fake): State<Arc<Fake>>, headers: axum::http::HeaderMap,
     Response::new(Body::from_stream(pieces))
 }
 
+/// A token is a letter.
+async fn tokenize(State(fake): State<Arc<Fake>>, Json(body): Json<Value>) -> Response {
+    let text = body["prompt"].as_str().or_else(|| body["messages"][0]["content"].as_str()).unwrap();
+    let answer = if fake.without_usage { json!({}) } else { json!({"count": text.len(), "max_model_len": 12}) };
+    Json(answer).into_response()
+}
+
 /// A stream that has not ended.
 struct Running(Arc<Fake>);
 
@@ -116,7 +123,11 @@ async fn start(fake: Fake) -> (Arc<Fake>, Target) {
     let app = Router::new()
         .route("/v1/completions", post(complete))
         .route("/v1/chat/completions", post(complete))
-        .route("/v1/models", get(|| async { Json(json!({"data": [{"id": "tiny"}, {"id": "other"}]})) }))
+        .route(
+            "/v1/models",
+            get(|| async { Json(json!({"data": [{"id": "tiny", "max_model_len": 12}, {"id": "other"}]})) }),
+        )
+        .route("/tokenize", post(tokenize))
         .with_state(Arc::clone(&fake));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let target = Target::parse(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
@@ -125,14 +136,14 @@ async fn start(fake: Fake) -> (Arc<Fake>, Target) {
 }
 
 fn samples(count: usize, output_len: u32) -> Vec<Sample> {
-    let workload = Workload { dataset: Dataset::Random { input_len: 4 }, output_len: Some(output_len), seed: 1 };
+    let workload = Workload { dataset: Dataset::Random { input_len: 4 }, output_len, seed: 1 };
     workload.samples(0, count).unwrap()
 }
 
 async fn load(target: Target, count: usize, at_once: usize) -> Run {
     let client = Arc::new(Client::new(target, "tiny", Duration::from_secs(20)));
     let arrival = Arrival { request_rate: None, max_concurrency: Some(at_once) };
-    run(client, samples(count, 6), arrival, 0, |_| {}).await
+    run(client, samples(count, 6), arrival, 0, Box::new(std::iter::empty()), |_| {}).await
 }
 
 fn report(run: &Run) -> Report {
@@ -141,14 +152,17 @@ fn report(run: &Run) -> Report {
         label: "fake".to_owned(),
         model: "tiny".to_owned(),
         dataset: "random".to_owned(),
-        input_len: Some(4),
+        lengths: vec![("input_len", 4)],
+        beside_len: None,
+        dropped: None,
+        notes: vec!["nobody listens to it".to_owned()],
         output_len: Some(6),
         arrival: Arrival { request_rate: None, max_concurrency: Some(3) },
         goodput: Some("ttft:60000,e2el:60000".parse().unwrap()),
         seed: 0,
         warmup: 0,
         date: "2026-11-21T00:00:00Z".to_owned(),
-        machine: Machine { cpu: "none".to_owned(), cores: 2, os: String::new() },
+        machine: Machine { cpu: "none".to_owned(), cores: 2, flags: vec!["avx2".to_owned()], os: String::new() },
         program: Program { version: "0".to_owned(), commit: None, built: None, command: Vec::new() },
         load_average_before: Some(idle),
         load_average_after: None,
@@ -195,8 +209,16 @@ async fn the_report_has_the_known_keys() {
         }
     }
     assert!(table(std::slice::from_ref(&report)).lines().nth(2).unwrap().contains("fake"));
-    let page = page(&[report]);
-    assert!(page.contains("<svg") && page.ends_with("</html>\n") && !page.contains("http"));
+    assert_eq!((&json["input_len"], &json["beside"]), (&json!(4), &Value::Null));
+    let reports = [report];
+    let page = html(&reports);
+    assert!(page.contains("<svg") && page.ends_with("</html>\n") && !page.contains("src=") && !page.contains("href"));
+    let text = markdown(&reports, "a chart.svg");
+    for part in ["(<a chart.svg>)", "2 cores (avx2)", "- program: 0 at no known commit", "- command: ", "| measured |"]
+    {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+    assert!(text.contains("nobody listens to it"));
 }
 
 #[tokio::test]
@@ -258,5 +280,63 @@ async fn nobody_listens() {
     assert_eq!((report.completed, report.errors.values().sum::<usize>()), (0, 3));
     assert!(report.ttft.is_none() && report.to_json()["mean_ttft_ms"].is_null());
     assert_eq!(report.output_throughput(), 0.0);
-    assert!(page(&[report]).contains("cannot connect"));
+    assert!(html(&[report]).contains("cannot connect"));
+}
+
+#[tokio::test]
+async fn recorded_prompts_fit_the_server() {
+    let recorded = r#"[
+        {"conversations": [{"from": "human", "value": "four"}, {"from": "gpt", "value": "and eight"}]},
+        {"conversations": [{"from": "human", "value": "five5"}, {"from": "gpt", "value": "sevenup"}]},
+        {"conversations": [{"from": "human", "value": "much too long"}, {"from": "gpt", "value": "a"}]}]"#;
+    let path = std::env::temp_dir().join(format!("loadgen-fit-{}.json", std::process::id()));
+    std::fs::write(&path, recorded).unwrap();
+    let file = ShareGpt::read(&path, 0).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    // By letters only five and seven are no more than twelve; by words all are.
+    for (without_usage, output_len, expected, dropped) in [
+        (false, None, vec![("five5", 7)], 2),
+        (false, Some(8), vec![("four", 8)], 2),
+        (true, None, vec![("five5", 1), ("four", 2), ("much too long", 1)], 0),
+    ] {
+        for endpoint in [Endpoint::Completions, Endpoint::Chat] {
+            let (_fake, mut target) = start(Fake { without_usage, ..Fake::default() }).await;
+            target.endpoint = endpoint;
+            let client = Client::new(target, "tiny", Duration::from_secs(20));
+            let mut fitting = file.clone().fit(&client, output_len, 9).await;
+            fitting.samples.sort_by(|a, b| a.prompt.cmp(&b.prompt));
+            let found: Vec<_> =
+                fitting.samples.iter().map(|sample| (sample.prompt.as_str(), sample.output_len)).collect();
+            assert_eq!((found, fitting.dropped, fitting.is_counted), (expected.clone(), dropped, !without_usage));
+            assert_eq!(file.clone().fit(&client, Some(1), 1).await.samples.len(), 1);
+        }
+    }
+}
+
+#[tokio::test]
+async fn prompts_are_sent_beside_the_others() {
+    let (fake, target) = start(Fake::default()).await;
+    let client = Arc::new(Client::new(target, "tiny", Duration::from_secs(20)));
+    let workload = Workload { dataset: Dataset::Random { input_len: 4 }, output_len: 600, seed: 1 };
+    let samples = workload.samples(0, 1).unwrap();
+    let beside = (0..).map(move |idx| workload.beside(30, idx));
+    let run = run(client, samples, Arrival::default(), 0, Box::new(beside), |_| {}).await;
+    let (mut report, asked) = (report(&run), fake.bodies.lock().unwrap().len());
+    assert_eq!((report.completed, run.beside.len()), (1, asked - 1));
+    assert!(asked > 1 && run.beside.iter().all(|result| result.as_ref().is_ok_and(|one| one.output_tokens() == 1)));
+    report.beside = Some(Beside::new(30, &[run.outcomes[0].result.as_ref().unwrap()], &run.beside));
+    assert_eq!(report.to_json()["beside"]["sent"], run.beside.len());
+    assert!(table(&[report]).contains("of 30 words"));
+}
+
+#[tokio::test]
+async fn a_chart_has_every_point() {
+    let (_fake, target) = start(Fake::default()).await;
+    let mut reports = [report(&load(target.clone(), 4, 2).await), report(&load(target, 4, 2).await)];
+    reports[1].setup.label = "<other> & co".to_owned();
+    let svg = chart(&reports);
+    assert!(svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>"), "{svg}");
+    assert_eq!(svg.matches("<circle").count(), 4, "a point and a legend each: {svg}");
+    assert!(chart(&[]).ends_with("</svg>\n"));
+    assert!(svg.contains("&lt;other&gt; &amp; co"), "{svg}");
 }

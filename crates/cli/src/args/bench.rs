@@ -42,12 +42,26 @@ pub struct BenchServeArgs {
     /// What tables and files call the server that is measured.
     #[arg(long, value_name = "NAME", help_heading = "Server")]
     pub label: Option<String>,
-    /// `random` words, or `sharegpt:FILE` for the first turns of recorded conversations.
+    /// `random` words; `prefix_repetition`, prompts that share their beginnings, to measure a prefix cache; or `sharegpt:FILE`, the
+    /// first turns of recorded conversations that the server has room for.
     #[arg(long, default_value = "random", help_heading = "Load")]
     pub dataset: String,
     /// Words in a random prompt; each is one token in common vocabularies. The server's own count is reported.
     #[arg(long, value_name = "N", default_value_t = 128, help_heading = "Load")]
     pub input_len: usize,
+    /// Words that prompts of prefix_repetition share.
+    #[arg(long, value_name = "N", default_value_t = 256, help_heading = "Load")]
+    pub prefix_len: usize,
+    /// Words behind them that no other prompt has.
+    #[arg(long, value_name = "N", default_value_t = 256, help_heading = "Load")]
+    pub suffix_len: usize,
+    /// How many prefixes there are; the warm-up brings each into the server's cache.
+    #[arg(long, value_name = "N", default_value_t = 10, help_heading = "Load", value_parser = positive)]
+    pub num_prefixes: usize,
+    /// Send other prompts of this many words beside the requests, one at a time, each for one token, and report how long a stream had to
+    /// wait meanwhile. Requests are then as many as run at a time when --num-prompts is left out.
+    #[arg(long, value_name = "N", help_heading = "Load")]
+    pub beside_len: Option<usize>,
     /// Tokens in each answer, whatever the model would say; 128, or those of the recorded answers, when left out.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Load")]
     pub output_len: Option<u32>,
@@ -64,7 +78,7 @@ pub struct BenchServeArgs {
     /// Count the requests that keep all of these limits, in milliseconds.
     #[arg(long, value_name = "ttft:MS,tpot:MS,e2el:MS", help_heading = "Load")]
     pub goodput: Option<Goodput>,
-    /// Requests before each point that are in no number; as many as run at a time when left out.
+    /// Requests before each point that are in no number; as many as run at a time, and one for each prefix, when left out.
     #[arg(long, value_name = "N", help_heading = "Load")]
     pub warmup: Option<usize>,
     /// Seconds that one request may take.
@@ -76,7 +90,7 @@ pub struct BenchServeArgs {
     /// Write a page with a chart of throughput against interactivity here.
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub html: Option<PathBuf>,
-    /// Write the table here, in Markdown.
+    /// Write the table and where it was measured here, in Markdown, and the chart beside it, as .svg.
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub md: Option<PathBuf>,
 }
@@ -184,6 +198,10 @@ impl FromStr for BatchShape {
         };
         parts.and_then(shape).ok_or_else(|| format!("a batch is written 64x8+32, not {text:?}"))
     }
+}
+
+fn positive(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|number| *number > 0).ok_or_else(|| "a number from 1 on is wanted".to_owned())
 }
 
 /// `inf` is no rate at all.

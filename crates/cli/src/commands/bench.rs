@@ -7,13 +7,17 @@ mod serve;
 mod startup;
 mod throughput;
 
+use std::io::IsTerminal;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
+use indicatif::{ProgressBar, ProgressStyle};
 use loadgen::{Date, LoadAverage, Machine, Program};
 use serde_json::{Value, json};
 
 use crate::args::BenchCommand;
+use crate::say::say;
 
 pub fn run(command: &BenchCommand) -> Result<()> {
     match command {
@@ -40,9 +44,21 @@ fn provenance(before: Option<LoadAverage>) -> Value {
     })
 }
 
+/// How far a measurement is; on a terminal only.
+fn bar(len: usize, what: String) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style =
+        ProgressStyle::with_template("{msg} {bar:32} {pos}/{len} {per_sec} {eta}").expect("the template is right");
+    let bar = ProgressBar::new(len as u64).with_style(style).with_message(what);
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
+}
+
 /// Prints a result's own keys, and saves it with where it comes from.
 fn finish(mut result: Value, before: Option<LoadAverage>, save: Option<&Path>) -> Result<()> {
-    println!("{result:#}");
+    say(format_args!("{result:#}"));
     if let (Some(result), Value::Object(provenance)) = (result.as_object_mut(), provenance(before)) {
         result.extend(provenance);
     }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use indicatif::ProgressBar;
 use loadgen::{Machine, percentile};
 use serde_json::{Map, Value, json};
 
@@ -18,9 +19,9 @@ pub(super) fn run(args: &BenchLatencyArgs) -> Result<()> {
     let longest = longest.map_or(Lengths { input: 0, output: 0 }, lengths);
     let assembled = offline::start(&args.model, largest, longest)?;
     let before = Machine::load_average();
-    let mut rounds = 0;
-    let points: Vec<Value> =
-        shapes.iter().map(|shape| point(&assembled, args, *shape, &mut rounds)).collect::<Result<_>>()?;
+    let bar = super::bar(shapes.len() * (args.num_iters_warmup + args.num_iters) as usize, "batches".to_owned());
+    let points: Vec<Value> = shapes.iter().map(|shape| point(&assembled, args, *shape, &bar)).collect::<Result<_>>()?;
+    bar.finish_and_clear();
     assembled.engine.shutdown(Duration::ZERO);
     let result = match <[Value; 1]>::try_from(points) {
         Ok([point]) => point,
@@ -43,12 +44,14 @@ fn lengths(shape: BatchShape) -> Lengths {
     Lengths { input: shape.input, output: shape.output }
 }
 
-/// One shape, after its warm-up. `rounds` counts all batches, since none repeats another's prompts.
-fn point(assembled: &Assembled, args: &BenchLatencyArgs, shape: BatchShape, rounds: &mut u32) -> Result<Value> {
+/// One shape, after its warm-up. `bar` counts all batches, and none repeats another's prompts.
+fn point(assembled: &Assembled, args: &BenchLatencyArgs, shape: BatchShape, bar: &ProgressBar) -> Result<Value> {
     let lengths = lengths(shape);
-    let mut batch = || {
-        *rounds += 1;
-        offline::batch(&assembled.engine, shape.batch, lengths, *rounds - 1)
+    let batch = || {
+        let elapsed =
+            offline::batch(&assembled.engine, shape.batch, lengths, bar.position() as u32, &ProgressBar::hidden());
+        bar.inc(1);
+        elapsed
     };
     for _ in 0..args.num_iters_warmup {
         batch()?;

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use engine::{EngineHandle, Event, GenerateRequest, Prompt, Response};
+use indicatif::ProgressBar;
 use loadgen::Random;
 
 use crate::args::ModelArgs;
@@ -36,11 +37,17 @@ pub(super) struct Elapsed {
     pub whole: Duration,
 }
 
-/// Runs `num_requests` from their submission to their last token. Prompts are random tokens that no other `round` repeats.
+/// Runs `num_requests` from their submission to their last token, and ticks `bar` for each. Prompts are random tokens that no other `round` repeats.
 ///
 /// # Errors
 /// If a request is refused or fails, or its answer is not as long as asked.
-pub(super) fn batch(engine: &EngineHandle, num_requests: u32, lengths: Lengths, round: u32) -> Result<Elapsed> {
+pub(super) fn batch(
+    engine: &EngineHandle,
+    num_requests: u32,
+    lengths: Lengths,
+    round: u32,
+    bar: &ProgressBar,
+) -> Result<Elapsed> {
     let requests: Vec<GenerateRequest> =
         (0..num_requests).map(|idx| request(engine, lengths, (u64::from(round) << 32) | u64::from(idx))).collect();
     let started = Instant::now();
@@ -56,6 +63,7 @@ pub(super) fn batch(engine: &EngineHandle, num_requests: u32, lengths: Lengths, 
         if tokens != lengths.output {
             bail!("an answer has {tokens} tokens where {} were asked for", lengths.output);
         }
+        bar.inc(1);
     }
     Ok(Elapsed { first_tokens, whole: started.elapsed() })
 }

@@ -1,6 +1,5 @@
 //! `tokenmill bench serve`: load over HTTP, on a server that runs or on this engine in this process.
 
-use std::io::IsTerminal;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 use std::sync::Arc;
@@ -8,9 +7,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use indicatif::{ProgressBar, ProgressStyle};
 use loadgen::{
-    Arrival, Client, Dataset, Date, Endpoint, LoadAverage, Machine, Program, Report, Setup, Target, Workload,
+    Arrival, Client, Dataset, Date, Endpoint, LoadAverage, Machine, Outcome, Program, Report, Setup, ShareGpt, Target,
+    Workload,
 };
 use serde_json::Value;
 use server::ServerConfig;
@@ -21,13 +20,15 @@ use crate::assemble::{Assembled, assemble};
 
 /// Requests that may wait in an engine of ours: a burst is measured, not refused.
 const MAX_QUEUED: u32 = 1 << 16;
+/// Tokens of an answer where neither the caller nor the data says.
+const DEFAULT_OUTPUT_LEN: u32 = 128;
 
 /// Measures each point of the sweep, prints the table, and writes what was asked for.
 ///
 /// # Errors
 /// If the server cannot be reached, the data cannot be read, or nothing at all could be measured.
 pub(super) fn run(args: &BenchServeArgs) -> Result<()> {
-    let workload = workload(args)?;
+    let source = Source::read(args)?;
     // Later it would show the load of this measurement itself.
     let load_before = Machine::load_average();
     let ours = match args.base_url {
@@ -43,45 +44,82 @@ pub(super) fn run(args: &BenchServeArgs) -> Result<()> {
         EndpointName::Chat => Endpoint::Chat,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let common = common(args, &workload, &target, load_before);
-    let reports = runtime.block_on(sweep(args, &workload, &target, common));
+    let common = common(args, &target, load_before);
+    let reports = runtime.block_on(sweep(args, source, &target, common));
     if let Some(ours) = ours {
         ours.stop()?;
     }
     publish(args, &reports?)
 }
 
-fn workload(args: &BenchServeArgs) -> Result<Workload> {
-    let dataset = match args.dataset.as_str() {
-        "random" => Dataset::Random { input_len: args.input_len },
-        other => match other.strip_prefix("sharegpt:") {
-            Some(file) => Dataset::share_gpt(Path::new(file))?,
-            None => bail!("--dataset is random or sharegpt:FILE, not {other}"),
-        },
-    };
-    let fixed = if args.dataset == "random" { Some(128) } else { None };
-    Ok(Workload { dataset, output_len: args.output_len.or(fixed), seed: args.model.seed.unwrap_or(0) })
+/// Where prompts come from, before a server is asked what it has room for.
+enum Source {
+    Made(Dataset),
+    Recorded(ShareGpt),
 }
 
-async fn sweep(args: &BenchServeArgs, workload: &Workload, target: &Target, mut common: Setup) -> Result<Vec<Report>> {
+impl Source {
+    fn read(args: &BenchServeArgs) -> Result<Self> {
+        let &BenchServeArgs { input_len, prefix_len, suffix_len, num_prefixes, .. } = args;
+        Ok(match args.dataset.as_str() {
+            "random" => Self::Made(Dataset::Random { input_len }),
+            "prefix_repetition" => Self::Made(Dataset::PrefixRepetition { prefix_len, suffix_len, num_prefixes }),
+            other => match other.strip_prefix("sharegpt:") {
+                Some(file) => Self::Recorded(ShareGpt::read(Path::new(file), seed(args))?),
+                None => bail!("--dataset is random, prefix_repetition or sharegpt:FILE, not {other}"),
+            },
+        })
+    }
+
+    /// Says in `common` what was left out.
+    async fn fit(self, args: &BenchServeArgs, client: &Client, wanted: usize, common: &mut Setup) -> Dataset {
+        let recorded = match self {
+            Self::Made(dataset) => return dataset,
+            Self::Recorded(recorded) => recorded,
+        };
+        let fitting = recorded.fit(client, args.output_len, wanted).await;
+        common.dropped = Some(fitting.dropped);
+        if fitting.dropped > 0 {
+            common.notes.push(format!("{} conversations were left out: they are too long", fitting.dropped));
+        }
+        if !fitting.is_counted {
+            common.notes.push("lengths of recorded turns are guesses by words: the server has no /tokenize".to_owned());
+        }
+        Dataset::Recorded(fitting.samples)
+    }
+}
+
+fn seed(args: &BenchServeArgs) -> u64 {
+    args.model.seed.unwrap_or(0)
+}
+
+async fn sweep(args: &BenchServeArgs, source: Source, target: &Target, mut common: Setup) -> Result<Vec<Report>> {
     if common.model.is_empty() {
         common.model = Client::first_model(target).await.context("the server cannot be asked for its models")?;
     }
     let timeout = Duration::from_secs(args.request_timeout);
     let client = Arc::new(Client::new(target.clone(), common.model.clone(), timeout));
-    let points: Vec<Option<u32>> = match args.max_concurrency.as_slice() {
-        [] => vec![None],
-        limits => limits.iter().copied().map(Some).collect(),
+    let points: Vec<Point> = match args.max_concurrency.as_slice() {
+        [] => vec![Point::new(args, None)],
+        limits => limits.iter().map(|limit| Point::new(args, Some(*limit))).collect(),
     };
+    let wanted = points.iter().map(|point| point.warmup + point.num_prompts).sum();
+    let dataset = source.fit(args, &client, wanted, &mut common).await;
+    let workload = Workload { dataset, output_len: args.output_len.unwrap_or(DEFAULT_OUTPUT_LEN), seed: seed(args) };
     let (mut reports, mut offset) = (Vec::new(), 0);
-    for limit in points {
-        let point = Point::new(args, limit);
+    for (idx, point) in points.iter().enumerate() {
         let date = Date::now().to_string();
         let setup = Setup { arrival: point.arrival, warmup: point.warmup, date, ..common.clone() };
-        reports.push(measure(&client, workload, &point, setup, offset).await?);
+        reports.push(measure(&client, &workload, point, setup, Places { requests: offset, beside: idx << 32 }).await?);
         offset += point.warmup + point.num_prompts;
     }
     Ok(reports)
+}
+
+/// From where on a point takes prompts of the workload.
+struct Places {
+    requests: usize,
+    beside: usize,
 }
 
 /// One measurement of a sweep.
@@ -94,29 +132,44 @@ struct Point {
 impl Point {
     fn new(args: &BenchServeArgs, limit: Option<u32>) -> Self {
         let at_once = limit.map_or(8, |limit| limit as usize);
+        let prefixes = if args.dataset == "prefix_repetition" { args.num_prefixes } else { 0 };
         Self {
             arrival: Arrival {
                 request_rate: args.request_rate.filter(|rate| rate.is_finite()),
                 max_concurrency: limit.map(|limit| limit as usize),
             },
-            num_prompts: args.num_prompts.unwrap_or_else(|| (4 * at_once).max(16)),
-            warmup: args.warmup.unwrap_or(at_once),
+            num_prompts: args.num_prompts.unwrap_or(match args.beside_len {
+                Some(_) => at_once,
+                None => (4 * at_once).max(16),
+            }),
+            warmup: args.warmup.unwrap_or(at_once.max(prefixes)),
         }
     }
 }
 
 /// What all points have in common. The load of the machine is that before them: later it would show this very measurement.
-fn common(args: &BenchServeArgs, workload: &Workload, target: &Target, load_before: Option<LoadAverage>) -> Setup {
+fn common(args: &BenchServeArgs, target: &Target, load_before: Option<LoadAverage>) -> Setup {
     let ours = args.base_url.is_none().then(|| "tokenmill".to_owned());
+    let (lengths, is_recorded) = match args.dataset.as_str() {
+        "random" => (vec![("input_len", args.input_len)], false),
+        "prefix_repetition" => {
+            let prefix = [("prefix_len", args.prefix_len), ("suffix_len", args.suffix_len)];
+            ([&prefix[..], &[("num_prefixes", args.num_prefixes)]].concat(), false)
+        }
+        _ => (Vec::new(), true),
+    };
     Setup {
         label: args.label.clone().or(ours).unwrap_or_else(|| target.authority().to_owned()),
         model: args.served_model.clone().unwrap_or_default(),
         dataset: args.dataset.clone(),
-        input_len: (args.dataset == "random").then_some(args.input_len),
-        output_len: workload.output_len,
+        lengths,
+        beside_len: args.beside_len,
+        dropped: None,
+        notes: Vec::new(),
+        output_len: args.output_len.or((!is_recorded).then_some(DEFAULT_OUTPUT_LEN)),
         arrival: Arrival::default(),
         goodput: args.goodput,
-        seed: workload.seed,
+        seed: seed(args),
         warmup: 0,
         date: String::new(),
         machine: Machine::here(),
@@ -126,51 +179,46 @@ fn common(args: &BenchServeArgs, workload: &Workload, target: &Target, load_befo
     }
 }
 
-/// Warms up and measures, with prompts from place `offset` of the workload on.
+/// Warms up and measures.
 async fn measure(
     client: &Arc<Client>,
     workload: &Workload,
     point: &Point,
     mut setup: Setup,
-    offset: usize,
+    places: Places,
 ) -> Result<Report> {
-    let warmup = workload.samples(offset, point.warmup)?;
-    let samples = workload.samples(offset + point.warmup, point.num_prompts)?;
+    let warmup = workload.samples(places.requests, point.warmup)?;
+    let samples = workload.samples(places.requests + point.warmup, point.num_prompts)?;
     let burst = Arrival { request_rate: None, ..point.arrival };
-    loadgen::run(Arc::clone(client), warmup, burst, setup.seed, |_| {}).await;
-    let bar = bar(samples.len(), &setup);
-    let ticking = bar.clone();
-    let run = loadgen::run(Arc::clone(client), samples, point.arrival, setup.seed, move |_| ticking.inc(1)).await;
+    let none = Box::new(std::iter::empty());
+    loadgen::run(Arc::clone(client), warmup, burst, setup.seed, none, |_| {}).await;
+    let at_once = setup.arrival.max_concurrency.map_or_else(|| "all".to_owned(), |limit| limit.to_string());
+    let bar = super::bar(samples.len(), format!("{}, {at_once} at once", setup.label));
+    let (ticking, workload) = (bar.clone(), workload.clone());
+    let beside = setup.beside_len.into_iter().flat_map(move |len| (places.beside..).map(move |idx| (len, idx)));
+    let beside = beside.map(move |(len, idx)| workload.beside(len, idx));
+    let tick = move |_: &Outcome| ticking.inc(1);
+    let run = loadgen::run(Arc::clone(client), samples, point.arrival, setup.seed, Box::new(beside), tick).await;
     bar.finish_and_clear();
     setup.load_average_after = Machine::load_average();
     Ok(Report::new(setup, &run))
 }
 
-fn bar(len: usize, setup: &Setup) -> ProgressBar {
-    if !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let at_once = setup.arrival.max_concurrency.map_or_else(|| "all".to_owned(), |limit| limit.to_string());
-    let style =
-        ProgressStyle::with_template("{msg} {bar:32} {pos}/{len} {per_sec} {eta}").expect("the template is right");
-    let bar =
-        ProgressBar::new(len as u64).with_style(style).with_message(format!("{}, {at_once} at once", setup.label));
-    bar.enable_steady_tick(Duration::from_millis(200));
-    bar
-}
-
 fn publish(args: &BenchServeArgs, reports: &[Report]) -> Result<()> {
-    print!("{}", loadgen::table(reports));
+    crate::say::print(loadgen::table(reports));
     let mut json: Vec<Value> = reports.iter().map(Report::to_json).collect();
     let json = if json.len() == 1 { json.remove(0) } else { Value::Array(json) };
     if let Some(path) = &args.save_json {
         super::write(path, &format!("{json:#}\n"))?;
     }
     if let Some(path) = &args.md {
-        super::write(path, &loadgen::table(reports))?;
+        let svg = path.with_extension("svg");
+        let name = svg.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        super::write(&svg, &loadgen::chart(reports))?;
+        super::write(path, &loadgen::markdown(reports, &name))?;
     }
     if let Some(path) = &args.html {
-        super::write(path, &loadgen::page(reports))?;
+        super::write(path, &loadgen::html(reports))?;
     }
     if reports.iter().any(|report| report.completed == 0 && report.num_prompts > 0) {
         bail!("no request of a point was answered; there is nothing to compare");

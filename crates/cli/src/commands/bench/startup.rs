@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -14,14 +15,33 @@ use crate::args::BenchStartupArgs;
 /// Between two looks at a port that nobody listens on yet.
 const LOOK: Duration = Duration::from_millis(1);
 
-/// A child that does not outlive the measurement.
-struct Server(Child);
+/// A child that does not outlive the measurement, and what it says: a pipe that nobody reads would stop it.
+struct Server {
+    child: Child,
+    last_line: Option<JoinHandle<String>>,
+}
+
+impl Server {
+    fn spawn(command: &mut Command) -> Result<Self> {
+        let mut child = command.stderr(Stdio::piped()).spawn().context("cannot start this program again")?;
+        let said = BufReader::new(child.stderr.take().context("it was just piped")?);
+        let last_line = std::thread::spawn(move || said.lines().map_while(Result::ok).last().unwrap_or_default());
+        Ok(Self { child, last_line: Some(last_line) })
+    }
+
+    /// Its last words, if it has ended.
+    fn ended(&mut self) -> Result<Option<String>> {
+        let Some(status) = self.child.try_wait()? else { return Ok(None) };
+        let last_line = self.last_line.take().and_then(|reader| reader.join().ok()).unwrap_or_default();
+        Ok(Some(format!("{status}: {last_line}")))
+    }
+}
 
 impl Drop for Server {
     fn drop(&mut self) {
         // A child that has ended already needs no end.
-        self.0.kill().ok();
-        self.0.wait().ok();
+        self.child.kill().ok();
+        self.child.wait().ok();
     }
 }
 
@@ -46,10 +66,10 @@ fn start(args: &BenchStartupArgs) -> Result<Value> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let mut command = Command::new(std::env::current_exe()?);
     command.arg("serve").args(&args.serve).args(["--host", "127.0.0.1", "--port", &port.to_string()]);
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    command.stdin(Stdio::null()).stdout(Stdio::null());
     let started = Instant::now();
-    let mut server = Server(command.spawn().context("cannot start this program again")?);
-    let pid = server.0.id();
+    let mut server = Server::spawn(&mut command)?;
+    let pid = server.child.id();
     healthy(&mut server, address, started + Duration::from_secs(args.timeout))?;
     let startup = started.elapsed();
     let (resident, _) = memory(pid);
@@ -76,8 +96,8 @@ fn start(args: &BenchStartupArgs) -> Result<Value> {
 fn healthy(server: &mut Server, address: SocketAddr, deadline: Instant) -> Result<()> {
     let request = format!("GET /health HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
     loop {
-        if let Some(status) = server.0.try_wait()? {
-            bail!("the server ended with {status}: {}", last_line(&mut server.0));
+        if let Some(end) = server.ended()? {
+            bail!("the server ended with {end}");
         }
         if ask(address, &request).is_ok_and(|answer| answer.starts_with("HTTP/1.1 200")) {
             return Ok(());
@@ -98,11 +118,6 @@ fn ask(address: SocketAddr, request: &str) -> std::io::Result<String> {
     Ok(answer)
 }
 
-fn last_line(child: &mut Child) -> String {
-    let Some(said) = child.stderr.take() else { return String::new() };
-    BufReader::new(said).lines().map_while(Result::ok).last().unwrap_or_default()
-}
-
 /// Resident now and at most so far, in bytes, where the system says so.
 fn memory(pid: u32) -> (Option<u64>, Option<u64>) {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
@@ -111,4 +126,25 @@ fn memory(pid: u32) -> (Option<u64>, Option<u64>) {
         Some(line.trim_start_matches(':').split_whitespace().next()?.parse::<u64>().ok()? << 10)
     };
     (bytes("VmRSS"), bytes("VmHWM"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_may_say_as_much_as_it_likes() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "yes words | head -c 999996 >&2; echo the end >&2; exit 3"]);
+        let mut server = Server::spawn(&mut command).expect("there is a shell");
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let end = loop {
+            assert!(Instant::now() < deadline, "it hangs");
+            if let Some(end) = server.ended().expect("a child") {
+                break end;
+            }
+            std::thread::yield_now();
+        };
+        assert!(end.contains('3') && end.ends_with(": the end"), "{end}");
+    }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use indicatif::ProgressBar;
 use loadgen::Machine;
 use serde_json::json;
 
@@ -19,9 +20,12 @@ pub(super) fn run(args: &BenchThroughputArgs) -> Result<()> {
         args.num_prompts.min(args.model.max_num_seqs),
         Lengths { output: 1, ..lengths },
         0,
+        &ProgressBar::hidden(),
     )?;
+    let bar = super::bar(args.num_prompts as usize, "requests".to_owned());
     let before = Machine::load_average();
-    let elapsed = offline::batch(&assembled.engine, args.num_prompts, lengths, 1)?.whole.as_secs_f64();
+    let elapsed = offline::batch(&assembled.engine, args.num_prompts, lengths, 1, &bar)?.whole.as_secs_f64();
+    bar.finish_and_clear();
     let requests = u64::from(args.num_prompts);
     let (total, output) =
         (requests * u64::from(args.input_len + args.output_len), requests * u64::from(args.output_len));
