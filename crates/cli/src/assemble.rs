@@ -12,7 +12,7 @@ use kernels::cpu::{Cpu, CpuOptions};
 use kernels::cuda::{Cuda, Meter};
 use kernels::reference::Reference;
 use runner::{MemoryPlan, ModelRunner, Restarting, RunnerOptions};
-use tensor::{Backend, KvDtype};
+use tensor::{Backend, DeviceError, KvDtype};
 use weights::Checkpoint;
 
 use crate::args::{Device, KvCacheDtype, LoadFormat, ModelArgs, SchedulingPolicy};
@@ -123,7 +123,7 @@ impl Recipe {
                 Ok(cuda) => Self { device: Device::Cuda(0), ..self.clone() }.on_gpu(cuda, checkpoint),
                 Err(why) => self.on_cpu(&format!(" ({why})"), checkpoint),
             },
-            Device::Cuda(number) => self.on_gpu(Cuda::new(number)?, checkpoint),
+            Device::Cuda(number) => self.on_gpu(Cuda::new(number).map_err(without_gpu)?, checkpoint),
             Device::Cpu => self.on_cpu("", checkpoint),
             Device::Reference => self.on(Reference::new(), "reference, f32".to_owned(), checkpoint),
         }
@@ -156,6 +156,10 @@ impl Recipe {
         let options = RunnerOptions { kv_cache_memory: Some(plan.kv_bytes), ..self.options.clone() };
         Ok((Box::new(runner), Built { device, plan, again: Self { options, ..self.clone() } }))
     }
+}
+
+fn without_gpu(why: DeviceError) -> anyhow::Error {
+    anyhow::anyhow!("{why}; --device cpu does without")
 }
 
 fn engine_config(args: &ModelArgs, max_num_queued_reqs: u32) -> EngineConfig {

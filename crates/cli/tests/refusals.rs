@@ -69,6 +69,22 @@ fn a_cache_that_does_not_fit() {
 }
 
 #[test]
+fn a_reader_who_has_left() {
+    for args in [
+        &["plan", TINY, "--kv-cache-memory", "16MiB"][..],
+        &["doctor"],
+        &["bench", "throughput", TINY, "--num-prompts", "1"],
+    ] {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tokenmill"));
+        let output = command.args(args).env_clear().stdout(writer).output().expect("the program starts");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && !said.contains("panicked"), "{args:?}: {} {said}", output.status);
+    }
+}
+
+#[test]
 fn words_that_no_option_takes() {
     check(&["plan", TINY, "--activations", "int4"], 2, "activations are int8 or int16, not \"int4\"");
     check(&["plan", TINY, "--isa", "mmx"], 2, "mmx");

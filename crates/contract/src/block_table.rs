@@ -58,8 +58,9 @@ pub struct BlockTable {
 }
 
 impl BlockTable {
-    pub fn with_capacity(blocks: usize) -> Self {
-        Self { blocks: Vec::with_capacity(blocks) }
+    /// Makes room for `num_blocks` in all.
+    pub fn reserve(&mut self, num_blocks: u32) {
+        self.blocks.reserve((num_blocks as usize).saturating_sub(self.blocks.len()));
     }
 
     pub fn extend(&mut self, blocks: impl IntoIterator<Item = BlockId>) {

@@ -16,7 +16,8 @@ pub struct Rope<B: Backend> {
 impl<B: Backend> Rope<B> {
     pub fn new(loader: &mut Loader<'_, B>, config: &RopeConfig, max_len: usize) -> Result<Self, NnError> {
         let table = rope_table(config, max_len);
-        let pack = |error| NnError::Pack { name: "rotary tables".to_owned(), error };
+        let name = || format!("rotary tables of {max_len} positions (--max-model-len asks for fewer)");
+        let pack = |error| NnError::Pack { name: name(), error };
         Ok(Self { table: loader.backend.rope_table(&table).map_err(pack)?, rotary_dim: table.rotary_dim })
     }
 }

@@ -10,6 +10,6 @@ mod restart;
 mod rows;
 mod workspace;
 
-pub use memory::{Mebibytes, MemoryPlan, RunnerOptions, Sizes};
+pub use memory::{Mebibytes, MemoryPlan, RunnerOptions, Shortage, Sizes};
 pub use model_runner::{ModelRunner, RunnerError};
 pub use restart::{Build, Restarting};

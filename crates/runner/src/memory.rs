@@ -156,6 +156,43 @@ impl fmt::Display for Sizes {
     }
 }
 
+/// What does not fit. Bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shortage {
+    pub weights: u64,
+    /// Known once the weights are loaded.
+    pub workspace: Option<u64>,
+    /// What was asked for, or the least that would do; 0 where it takes what is left.
+    pub kv: u64,
+    /// What is free, with no weights loaded.
+    pub available: u64,
+}
+
+impl Shortage {
+    fn total(&self) -> u64 {
+        self.weights + self.workspace.unwrap_or(0) + self.kv
+    }
+
+    pub fn missing(&self) -> u64 {
+        self.total().saturating_sub(self.available)
+    }
+}
+
+impl fmt::Display for Shortage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let row = |f: &mut fmt::Formatter<'_>, name: &str, bytes: u64| writeln!(f, "{name:<9}{:>12}", Mebibytes(bytes));
+        row(f, "weights", self.weights)?;
+        match self.workspace {
+            Some(bytes) => row(f, "workspace", bytes)?,
+            None => writeln!(f, "workspace{:>12}   known once the weights are loaded", "?")?,
+        }
+        row(f, "KV cache", self.kv)?;
+        row(f, "total", self.total())?;
+        row(f, "free", self.available)?;
+        write!(f, "{:<9}{:>12}", "missing", Mebibytes(self.missing()))
+    }
+}
+
 /// Bytes as people read them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mebibytes(pub u64);

@@ -9,13 +9,13 @@ use contract::{
 };
 use models::{CausalLm, KvGroup, ModelError};
 use sampler::{Row as SampleRow, Sampled};
-use tensor::{Backend, CacheSpec, DeviceError, StepKey};
+use tensor::{Backend, CacheSpec, DeviceError, Memory, StepKey};
 use thiserror::Error;
 use weights::Checkpoint;
 
 use crate::batch::{InputBatch, Wanted};
 use crate::check::{Check, check_masks};
-use crate::memory::{Mebibytes, MemoryPlan, RunnerOptions, Sizes};
+use crate::memory::{Mebibytes, MemoryPlan, RunnerOptions, Shortage, Sizes};
 use crate::rows::Rows;
 use crate::workspace::plan_workspace;
 
@@ -47,6 +47,8 @@ pub enum RunnerError {
     Device(#[from] DeviceError),
     #[error("the first step failed: {0}")]
     WarmUp(String),
+    #[error("the weights take at least {}, and {} are free: {}", Mebibytes(shortage.weights), Mebibytes(shortage.available), advice)]
+    TooLarge { shortage: Shortage, advice: String },
     #[error("--max-model-len {asked} is more than the {limit} tokens that the model was made for")]
     TooLong { asked: u32, limit: u32 },
     #[error(
@@ -63,10 +65,31 @@ pub enum RunnerError {
     KvTooSmall { kv: Mebibytes, tokens: u32, needed: u32, needed_bytes: u64, sizes: Sizes },
 }
 
+impl RunnerError {
+    /// What is wanted of the memory, where there is too little of it.
+    pub fn shortage(&self) -> Option<Shortage> {
+        let of = |sizes: &Sizes, kv| Shortage {
+            weights: sizes.weights,
+            workspace: Some(sizes.workspace),
+            kv,
+            available: sizes.weights + sizes.free,
+        };
+        let shortage = match self {
+            Self::TooLarge { shortage, .. } => *shortage,
+            Self::NoRoom { sizes } => of(sizes, 0),
+            Self::OutOfMemory { asked, sizes } => of(sizes, asked.0),
+            Self::KvTooSmall { needed_bytes, sizes, .. } => of(sizes, *needed_bytes),
+            _ => return None,
+        };
+        (shortage.missing() > 0).then_some(shortage)
+    }
+}
+
 impl<B: Backend> ModelRunner<B> {
     /// Loads the model, plans the memory and allocates it.
     pub fn new(mut backend: B, checkpoint: &Checkpoint, options: RunnerOptions) -> Result<Self, RunnerError> {
         let wanted_len = wanted_len(checkpoint, &options)?;
+        check_room(checkpoint, &options, &backend.memory())?;
         let model = models::load(checkpoint, &mut backend, wanted_len as usize)?;
         let specs = cache_specs(model.kv_groups(), &options);
         let block_bytes = specs.iter().map(|spec| backend.block_bytes(spec)).sum();
@@ -81,7 +104,7 @@ impl<B: Backend> ModelRunner<B> {
         let capacity = capacity(&specs, &plan, &options, &backend);
         plan.warnings(wanted_len).iter().for_each(|warning| tracing::warn!("{warning}"));
         let mut runner = Self {
-            rows: Rows::new(capacity.max_rows, specs.len(), plan.max_model_len),
+            rows: Rows::new(capacity.max_rows, specs.len(), plan.max_model_len, options.block_size),
             batch: batch(&options, specs.len(), plan.max_model_len),
             sampled: Sampled::default(),
             sample_rows: Vec::with_capacity(capacity.max_logit_rows as usize),
@@ -300,6 +323,20 @@ fn wanted_len(checkpoint: &Checkpoint, options: &RunnerOptions) -> Result<u32, R
         Some(asked) if asked > limit => Err(RunnerError::TooLong { asked, limit }),
         asked => Ok(asked.unwrap_or(limit)),
     }
+}
+
+/// Refuses what cannot fit before any of it is loaded.
+fn check_room(checkpoint: &Checkpoint, options: &RunnerOptions, memory: &Memory) -> Result<(), RunnerError> {
+    let (weights, available) = (checkpoint.least_bytes(), memory.free);
+    if weights <= available {
+        return Ok(());
+    }
+    let brings = |(scheme, bytes)| format!("--quantization {scheme} brings them to {}, ", Mebibytes(bytes));
+    let elsewhere = if memory.dedicated { "--device cpu takes the machine's memory, " } else { "" };
+    let advice =
+        format!("{}{elsewhere}a smaller model takes less", checkpoint.smaller().map(brings).collect::<String>());
+    let kv = options.kv_cache_memory.unwrap_or(0);
+    Err(RunnerError::TooLarge { shortage: Shortage { weights, workspace: None, kv, available }, advice })
 }
 
 fn cache_specs(groups: &[KvGroup], options: &RunnerOptions) -> Vec<CacheSpec> {

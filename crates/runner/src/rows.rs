@@ -22,12 +22,17 @@ pub(crate) struct Row {
 pub(crate) struct Rows {
     rows: Vec<Row>,
     max_model_len: usize,
+    max_blocks: u32,
 }
 
 impl Rows {
-    pub fn new(max_rows: u32, num_groups: usize, max_model_len: u32) -> Self {
+    pub fn new(max_rows: u32, num_groups: usize, max_model_len: u32, block_size: u32) -> Self {
         let empty = || Row { tables: vec![BlockTable::default(); num_groups], ..Row::default() };
-        Self { rows: (0..max_rows).map(|_| empty()).collect(), max_model_len: max_model_len as usize }
+        Self {
+            rows: (0..max_rows).map(|_| empty()).collect(),
+            max_model_len: max_model_len as usize,
+            max_blocks: max_model_len.div_ceil(block_size),
+        }
     }
 
     pub fn get(&self, row: RowId) -> &Row {
@@ -51,6 +56,7 @@ impl Rows {
         let max_model_len = self.max_model_len;
         let row = &mut self.rows[add.row.idx()];
         row.tokens.reserve(max_model_len + 1);
+        row.tables.iter_mut().for_each(|table| table.reserve(self.max_blocks));
         row.tokens.extend_from_slice(add.tokens.of(&plan.tokens));
         row.prompt_len = add.prompt_len as usize;
         if sampler::has_penalties(&add.sampling) {

@@ -9,6 +9,7 @@ use crate::dummy::Dummy;
 use crate::error::InFile;
 use crate::gguf::Gguf;
 use crate::hf::HfFolder;
+use crate::size;
 use crate::{ModelConfig, Problem, RopeConfig, TextSource, WeightsError};
 
 /// A `.gguf` file, a `.safetensors` file beside its `config.json`, a folder as the hub lays it out, or weights made up.
@@ -91,7 +92,7 @@ impl Checkpoint {
     /// # Errors
     /// If it holds codes that were made with care already.
     pub fn with_quantization(mut self, scheme: Scheme) -> Result<Self, WeightsError> {
-        if matches!(&self.source, Source::Hf(folder) if folder.is_quantized()) {
+        if !self.schemes().contains(&scheme) {
             let sentence = format!("the model is quantized already; load it without --quantization {scheme}");
             return Err(Problem::Unsupported(sentence).at(&self.path));
         }
@@ -160,6 +161,29 @@ impl Checkpoint {
             Source::Hf(folder) => folder.total_bytes(),
             Source::Dummy(dummy) => dummy.total_bytes(),
         }
+    }
+
+    /// Bytes that the weights take in memory at least; nothing is read for it.
+    pub fn least_bytes(&self) -> u64 {
+        self.least_bytes_by(self.quantization)
+    }
+
+    /// What it could be quantized to, where that takes less.
+    pub fn smaller(&self) -> impl Iterator<Item = (Scheme, u64)> {
+        let schemes = self.schemes().iter().map(|scheme| (*scheme, self.least_bytes_by(Some(*scheme))));
+        schemes.filter(|(_, bytes)| *bytes < self.least_bytes())
+    }
+
+    fn schemes(&self) -> &'static [Scheme] {
+        match &self.source {
+            Source::Hf(folder) if folder.is_quantized() => &[],
+            _ => &[Scheme::Fp8, Scheme::Int4],
+        }
+    }
+
+    fn least_bytes_by(&self, scheme: Option<Scheme>) -> u64 {
+        let stored = if let Source::Dummy(_) = self.source { None } else { Some(self.total_bytes()) };
+        size::least_bytes(&self.config, stored, scheme)
     }
 
     /// Gives the file's resident pages back, once the weights are packed. Tensors stay readable.

@@ -11,6 +11,7 @@ mod error;
 mod gguf;
 mod hf;
 mod mapping;
+mod size;
 mod text_source;
 mod yarn;
 

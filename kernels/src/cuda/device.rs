@@ -174,5 +174,8 @@ fn failed(error: DriverError, what: &str) -> DeviceError {
 }
 
 fn name(result: CUresult) -> String {
+    if result == CUresult::CUDA_ERROR_OUT_OF_MEMORY {
+        return "out of memory (nvidia-smi shows which programs hold it)".to_owned();
+    }
     format!("{result:?}").trim_start_matches("CUDA_ERROR_").replace('_', " ").to_lowercase()
 }

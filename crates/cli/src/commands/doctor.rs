@@ -7,6 +7,7 @@ use anyhow::Result;
 use kernels::cpu::Isa;
 
 use crate::args::DoctorArgs;
+use crate::say::say;
 use crate::size::ByteSize;
 
 /// Prints a line per finding; nothing is changed.
@@ -21,7 +22,7 @@ pub fn run(args: &DoctorArgs) -> Result<()> {
         ("port", port(args.port)),
     ];
     for (what, finding) in findings {
-        println!("{what:<10} {finding}");
+        say(format_args!("{what:<10} {finding}"));
     }
     Ok(())
 }

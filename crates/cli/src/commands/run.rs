@@ -1,6 +1,6 @@
 //! `tokenmill run`: a chat in the terminal.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 
 use anyhow::Result;
 use engine::{ChatPrompt, EngineHandle, Event, FinishReason, GenerateRequest, Prompt, Response};
@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::args::RunArgs;
 use crate::assemble::assemble;
+use crate::say::{print, say};
 
 const HELP: &str = "/clear starts over, /exit leaves; Ctrl-C stops an answer, Ctrl-D leaves";
 
@@ -95,7 +96,6 @@ fn rand_seed() -> u64 {
 
 async fn stream(mut response: Response) -> Result<String> {
     let mut answer = String::new();
-    let mut stdout = std::io::stdout();
     loop {
         let event = tokio::select! {
             event = response.next() => event,
@@ -104,8 +104,7 @@ async fn stream(mut response: Response) -> Result<String> {
         match event {
             Some(Event::Delta(delta)) => {
                 answer.push_str(&delta.text);
-                write!(stdout, "{}", delta.text)?;
-                stdout.flush()?;
+                print(&delta.text);
                 if delta.finish.is_some_and(|finish| finish.reason == FinishReason::Length) {
                     eprint!(" [cut at --max-tokens or the context]");
                 }
@@ -115,6 +114,6 @@ async fn stream(mut response: Response) -> Result<String> {
             None => break,
         }
     }
-    writeln!(stdout)?;
+    say("");
     Ok(answer)
 }
