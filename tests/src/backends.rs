@@ -14,6 +14,8 @@ use weights::Checkpoint;
 pub enum Device {
     Reference,
     Cpu,
+    /// With activations of 8 bits.
+    CpuInt8,
     /// The first GPU, or the emulator of one.
     Cuda,
     /// The same, without recorded steps.
@@ -61,6 +63,9 @@ impl Device {
             Self::Cuda => Box::new(ModelRunner::new(cuda(), checkpoint, options).expect("loads")),
             Self::CudaEager => Box::new(ModelRunner::new(cuda().eager(), checkpoint, options).expect("loads")),
             Self::Cpu => Box::new(ModelRunner::new(cpu(2), checkpoint, options).expect("loads")),
+            Self::CpuInt8 => {
+                Box::new(ModelRunner::new(cpu_with(2, Activations::Int8), checkpoint, options).expect("loads"))
+            }
         }
     }
 }
@@ -71,7 +76,10 @@ fn cuda() -> Cuda {
 
 /// The CPU backend on `threads`.
 pub fn cpu(threads: usize) -> Cpu {
+    cpu_with(threads, Activations::default())
+}
+
+fn cpu_with(threads: usize, activations: Activations) -> Cpu {
     let isa = std::env::var("TOKENMILL_ISA").ok().map(|name| name.parse::<Isa>().expect("TOKENMILL_ISA is known"));
-    Cpu::new(CpuOptions { threads: Some(threads), isa, activations: Activations::default() })
-        .expect("this processor has the instruction set")
+    Cpu::new(CpuOptions { threads: Some(threads), isa, activations }).expect("this processor has the instruction set")
 }

@@ -59,6 +59,13 @@ impl Stream {
         self.len() - self.prompt_len
     }
 
+    /// Takes the memory that it will grow into.
+    pub fn reserve(&mut self) {
+        let max_len = self.max_len as usize;
+        self.tokens.reserve(max_len.saturating_sub(self.tokens.len()));
+        self.chains.reserve(max_len);
+    }
+
     /// Prompt positions whose log probabilities the client wants: all that a known prompt token follows.
     pub fn prompt_positions(&self) -> u32 {
         if self.sampling.prompt_logprobs.is_some() && self.id.index == 0 { self.prompt_len - 1 } else { 0 }

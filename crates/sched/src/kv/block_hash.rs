@@ -73,6 +73,13 @@ impl Chains {
         }
     }
 
+    /// Makes room for the hashes of `len` tokens.
+    pub fn reserve(&mut self, len: usize) {
+        for chain in &mut self.groups {
+            chain.hashes.reserve((len / chain.block_size).saturating_sub(chain.hashes.len()));
+        }
+    }
+
     /// The hashes of `group`'s full blocks so far.
     pub fn group(&self, group: usize) -> &[BlockHash] {
         &self.groups[group].hashes

@@ -31,7 +31,8 @@ impl BlockPool {
         Self {
             blocks: vec![Block::default(); num_blocks as usize],
             free: FreeBlockQueue::new(num_blocks),
-            by_hash: HashMap::default(),
+            // In twice the room, what removals leave behind is swept without new memory.
+            by_hash: HashMap::with_capacity_and_hasher(2 * num_blocks as usize, BuildHasherDefault::default()),
         }
     }
 

@@ -76,6 +76,12 @@ impl KvManager {
         (tables, hit)
     }
 
+    /// Makes room in `tables` for the blocks of `num_tokens`, and takes none.
+    pub fn reserve(&self, tables: &mut Tables, num_tokens: u32) {
+        let held = self.groups.iter().zip(&mut tables.groups);
+        held.for_each(|(group, held)| held.table.reserve(group.mapping.num_blocks(num_tokens)));
+    }
+
     fn prefix_len(&self, chains: &Chains, max_tokens: u32) -> u32 {
         let in_group = |(idx, group): (usize, &Group)| {
             let known = chains.group(idx).iter().take_while(|&&hash| self.pools[group.pool].find(hash).is_some());

@@ -136,7 +136,10 @@ impl Scheduler {
         stream.chains.extend(&stream.tokens);
         let unread = u32::from(!faults::is(Fault::ReadWholePrompt));
         let readable = if stream.wants_prompt() { 0 } else { stream.len() - unread };
-        let (tables, mut computed) = self.kv.take_prefix(&stream.chains, readable);
+        let (mut tables, mut computed) = self.kv.take_prefix(&stream.chains, readable);
+        // No step shall take memory as a sequence grows.
+        stream.reserve();
+        self.kv.reserve(&mut tables, stream.max_len);
         if faults::is(Fault::KeepComputed) && stream.started {
             computed = stream.len() - 1;
         }
