@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use kernels::cpu::Isa;
 use runner::RunnerOptions;
 use tests::{Device, Driver, Request};
 
@@ -61,15 +62,19 @@ fn likelihoods_on_both_backends() {
     let Some(model) = testkit::default_model("likelihoods_on_both_backends") else { return };
     let golden = TextGolden::load();
     let exact = logprobs(Device::Reference, &model, &golden);
-    let rounded = logprobs(Device::Cpu, &model, &golden);
-    let squares = exact.iter().zip(&rounded).map(|(exact, rounded)| (exact - rounded).powi(2)).sum::<f64>();
-    let distance = (squares / exact.len() as f64).sqrt();
-    let (reference, cpu, expected) = (nll(&exact), nll(&rounded), golden.nll_gpl3_512);
-    println!(
-        "NLL {expected:.4}, reference {reference:.4}, CPU {cpu:.4}; token by token {distance:.4} nats apart (rms)"
-    );
+    let (reference, expected) = (nll(&exact), golden.nll_gpl3_512);
     assert!((reference / expected - 1.0).abs() < 1e-3, "{reference} against {expected}");
-    assert!(cpu / expected < 1.01, "{cpu} against {expected}");
-    // Activations of 8 bits are 0.1 nats apart.
-    assert!(distance < 0.03, "{distance} nats");
+    // Token by token activations of 8 bits are 0.1 nats apart; the mean hides it. The lower instruction sets take many times as long, and
+    // round alike.
+    let int8 = (tests::cpu(1).isa() == Isa::detect()).then_some((Device::CpuInt8, 0.15));
+    for (device, bound) in [(Device::Cpu, 0.03)].into_iter().chain(int8) {
+        let rounded = logprobs(device, &model, &golden);
+        let squares = exact.iter().zip(&rounded).map(|(exact, rounded)| (exact - rounded).powi(2)).sum::<f64>();
+        let (distance, nll) = ((squares / exact.len() as f64).sqrt(), nll(&rounded));
+        println!(
+            "NLL {expected:.4}, reference {reference:.4}, {device:?} {nll:.4}; tokens {distance:.4} nats apart (rms)"
+        );
+        assert!((nll / expected - 1.0).abs() < 0.01, "{device:?}: {nll} against {expected}");
+        assert!(distance < bound, "{device:?}: {distance} nats");
+    }
 }

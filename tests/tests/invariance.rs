@@ -61,9 +61,21 @@ fn tiny_models_keep_their_tokens() {
 }
 
 #[test]
+fn quantized_models_keep_their_tokens() {
+    for scheme in ["W4A16", "W8A8"] {
+        for device in Device::all("quantized_models_keep_their_tokens").into_iter().chain([Device::CpuInt8]) {
+            check(device, &testkit::quantized(scheme), 512, 16);
+        }
+    }
+}
+
+#[test]
 fn the_default_model_keeps_its_tokens() {
     let Some(model): Option<PathBuf> = testkit::default_model("the_default_model_keeps_its_tokens") else { return };
     // The lower instruction sets take many times as long; the tiny models run all of their 32 on each.
-    let num = if tests::cpu(1).isa() == Isa::detect() { 32 } else { 6 };
-    check(Device::Cpu, &model, 49_152, num);
+    let is_best = tests::cpu(1).isa() == Isa::detect();
+    check(Device::Cpu, &model, 49_152, if is_best { 32 } else { 6 });
+    if is_best {
+        check(Device::CpuInt8, &model, 49_152, 16);
+    }
 }

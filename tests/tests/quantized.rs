@@ -11,7 +11,8 @@ use weights::Checkpoint;
 
 /// A cache in f32 where the device has one.
 fn options(device: Device) -> RunnerOptions {
-    let kv_dtype = if Device::EXACT.contains(&device) { KvDtype::F32 } else { KvDtype::Auto };
+    let kv_dtype =
+        if Device::EXACT.contains(&device) || device == Device::CpuInt8 { KvDtype::F32 } else { KvDtype::Auto };
     RunnerOptions { kv_cache_memory: Some(4 << 20), kv_dtype, ..RunnerOptions::default() }
 }
 
@@ -84,7 +85,7 @@ fn fp8_rounds_activations_as_the_reference_does() {
 #[test]
 fn eight_bits_stay_close() {
     for (scheme, bound) in [("FP8_DYNAMIC", 0.4), ("W8A8", 0.15)] {
-        for device in Device::all("eight_bits_stay_close") {
+        for device in Device::all("eight_bits_stay_close").into_iter().chain([Device::CpuInt8]) {
             check(device, scheme, bound);
         }
     }
