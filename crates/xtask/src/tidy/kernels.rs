@@ -1,26 +1,54 @@
-//! Every kernel has a test: in its own file, or by its name in the tests of the kernels.
+//! Every op is tested on every device: each method of `Backend` that a device implements is called in its tests.
 
 use super::Violation;
-use super::source::functions;
+use super::source::{find_word, functions};
 use super::tree::{File, Tree};
 
-const PLACE: &str = "kernels/src/";
-/// The lanes that kernels are written over: every kernel's test runs on each of them.
-const LANES: &str = "/simd/";
+const TRAIT: &str = "crates/tensor/src/backend.rs";
+/// Devices' folders, and what tests that run on several call them.
+const DEVICES: [(&str, &str); 2] = [("cpu", "Cpu"), ("cuda", "Cuda")];
+const SHARED_TESTS: &str = "kernels/tests/";
 
 pub(super) fn untested(tree: &Tree) -> Vec<Violation> {
-    let is_test = |file: &&File| file.path.contains("/tests/") || file.path.ends_with("/tests.rs");
-    let tests: Vec<&File> = tree.rust().filter(is_test).collect();
-    let tested = |file: &File| {
-        let stem = file.path.trim_end_matches("/mod.rs").trim_end_matches(".rs").rsplit('/').next().unwrap_or_default();
-        file.code.contains("#[test]") || tests.iter().any(|test| test.text.contains(stem))
+    let Some(file) = tree.get(TRAIT) else { return Vec::new() };
+    let methods = methods(file);
+    let missing = |(folder, name): (&str, &str)| {
+        let place = format!("kernels/src/{folder}/mod.rs");
+        let implemented: Vec<String> = tree
+            .get(&place)
+            .map(|file| functions(&file.code))
+            .unwrap_or_default()
+            .into_iter()
+            .map(|f| f.name)
+            .collect();
+        let tests = tests(tree, folder, name);
+        let untested = methods.iter().filter(|method| implemented.contains(method) && !is_called(&tests, method));
+        let violation = |method| Violation::new(&place, 0, format!("no test on this device calls Backend::{method}"));
+        untested.map(violation).collect::<Vec<_>>()
     };
-    let is_kernel = |file: &&File| {
-        let placed = file.path.starts_with(PLACE) && !file.path.contains(LANES);
-        placed && !is_test(file) && !functions(&file.code).is_empty()
-    };
-    let untested = tree.rust().filter(is_kernel).filter(|file| !tested(file));
-    untested.map(|file| Violation::new(&file.path, 0, "no test of its own or by its name")).collect()
+    DEVICES.into_iter().flat_map(missing).collect()
+}
+
+fn methods(file: &File) -> Vec<String> {
+    let lines = file.code.lines().skip_while(|line| !line.starts_with("pub trait Backend"));
+    let lines = lines.take_while(|line| *line != "}");
+    lines.filter_map(|line| Some(line.trim().strip_prefix("fn ")?.split(['(', '<']).next()?.to_owned())).collect()
+}
+
+/// The code of a device's own tests, of the cases beside the devices' folders that they name, and of tests in which it is one of several.
+fn tests<'a>(tree: &'a Tree, folder: &str, name: &str) -> Vec<&'a str> {
+    let place = format!("kernels/src/{folder}/tests/");
+    let own = || tree.rust().filter(|file| file.path.starts_with(&place)).map(|file| file.code.as_str());
+    let shared = tree.rust().filter(|file| match file.path.strip_prefix("kernels/src/") {
+        Some(case) => case.strip_suffix(".rs").is_some_and(|case| own().any(|code| find_word(code, case))),
+        None => file.path.starts_with(SHARED_TESTS) && find_word(&file.code, name),
+    });
+    own().chain(shared.map(|file| file.code.as_str())).collect()
+}
+
+fn is_called(tests: &[&str], method: &str) -> bool {
+    let calls = [format!(".{method}("), format!("::{method}(")];
+    tests.iter().any(|code| calls.iter().any(|call| find_word(code, call)))
 }
 
 #[cfg(test)]
@@ -29,18 +57,29 @@ mod tests {
     use crate::tidy::tree::made;
 
     #[test]
-    fn a_kernel_without_a_test_is_found() {
-        let code = "fn norm() {}\n";
-        let own = format!("{code}#[test]\nfn works() {{}}");
-        for (files, found) in [
-            (vec![("kernels/src/cpu/norm.rs", code)], 1),
-            (vec![("kernels/src/cpu/norm.rs", own.as_str())], 0),
-            (vec![("kernels/src/cpu/norm.rs", code), ("kernels/tests/ops.rs", "//! norm and others")], 0),
-            (vec![("kernels/src/cpu/norm.rs", code), ("kernels/tests/ops.rs", "//! matmul")], 1),
-            (vec![("kernels/src/cpu/simd/avx2.rs", code)], 0),
-            (vec![("kernels/src/lib.rs", "mod norm;")], 0),
+    fn an_op_without_a_test_is_found() {
+        let backend = "pub trait Backend {\n    fn norm(&mut self);\n    fn attend<T>(&mut self);\n}\nfn other() {}\n";
+        let device = "impl Backend for It {\n    fn norm(&mut self) {}\n}\n";
+        let test = |path: &'static str, text: &'static str| (path, text);
+        for (tests, found) in [
+            (vec![], vec!["cpu", "cuda"]),
+            (vec![test("kernels/src/cpu/tests/ops.rs", "b.norm(1)")], vec!["cuda"]),
+            (vec![test("kernels/src/cpu/tests/ops.rs", "// b.norm(1)\n\"b.norm(1)\"")], vec!["cpu", "cuda"]),
+            (vec![test("kernels/src/cpu/tests/ops.rs", "b.norms(1); b.norm_of(1); norm(1)")], vec!["cpu", "cuda"]),
+            (vec![test("kernels/tests/twins.rs", "use Cuda; B::norm(b)")], vec!["cpu"]),
+            (vec![test("kernels/src/cases.rs", "b.norm(1)")], vec!["cpu", "cuda"]),
+            (
+                vec![test("kernels/src/cases.rs", "b.norm(1)"), test("kernels/src/cpu/tests/ops.rs", "cases::all()")],
+                vec!["cuda"],
+            ),
+            (vec![test("kernels/tests/twins.rs", "use Cuda; use Cpu; b.norm(1)")], vec![]),
         ] {
-            assert_eq!(untested(&made(&files)).len(), found, "{files:?}");
+            let devices = [("kernels/src/cpu/mod.rs", device), ("kernels/src/cuda/mod.rs", device)];
+            let files = [&[(TRAIT, backend)][..], &devices, &tests].concat();
+            let violations = untested(&made(&files));
+            let places: Vec<String> = violations.iter().map(|violation| violation.path.clone()).collect();
+            let expected: Vec<String> = found.iter().map(|folder| format!("kernels/src/{folder}/mod.rs")).collect();
+            assert_eq!(places, expected, "{tests:?}");
         }
     }
 }
