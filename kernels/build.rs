@@ -52,7 +52,8 @@ fn images(sources: &[PathBuf], require: bool) -> Vec<Option<PathBuf>> {
     let images = fatbin::on_all_cores(sources, |source| {
         let found = recipe.find(source, &prepared).or_else(|| recipe.find(source, &out));
         let compiled = || {
-            let nvcc = nvcc.as_ref().ok_or_else(|| format!("there is no nvcc that knows sm_{}", archs.join(", sm_")))?;
+            let nvcc =
+                nvcc.as_ref().ok_or_else(|| format!("there is no nvcc that knows sm_{}", archs.join(", sm_")))?;
             recipe.compile(nvcc, source, &out).map_err(|error| error.to_string())
         };
         found.map_or_else(compiled, Ok).map(|image| image.path)

@@ -158,8 +158,7 @@ mod tests {
     #[cfg(unix)]
     fn nvcc(folder: &Folder, verdict: &str) -> PathBuf {
         use std::os::unix::fs::PermissionsExt;
-        let script =
-            "#!/bin/sh\nall=$*\necho words >&2\nwhile [ $# -gt 1 ]; do [ $1 = -o ] && out=$2; shift; done\n[ -n \"$out\" ] && cp $1 $out\n";
+        let script = "#!/bin/sh\nall=$*\necho words >&2\nwhile [ $# -gt 1 ]; do [ $1 = -o ] && out=$2; shift; done\n[ -n \"$out\" ] && cp $1 $out\n";
         let path = folder.write("nvcc", &format!("{script}{verdict}\n"));
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
         path
