@@ -4,6 +4,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -18,8 +19,8 @@
 // A kernel that a module was asked for.
 struct Function {
     const emu::Kernel* kernel;
-    // What a launch may ask for; more than 48 KiB must be asked for first.
-    size_t max_dynamic_shared = 48 << 10;
+    // Dynamic shared memory that a launch may ask for, where that was set; without, static arrays and it have 48 KiB together.
+    std::optional<size_t> reserved_shared{};
 };
 
 struct Module {

@@ -7,7 +7,7 @@
 
 namespace {
 
-// By the numbers of CUdevice_attribute: a card like one of compute capability 9.0, but with 4 multiprocessors.
+// By the numbers of CUdevice_attribute: a card like an H100, but with 4 multiprocessors. What differs by capability is in `Limits`.
 const std::map<int, int>& attributes() {
     static const std::map<int, int> values = {
         {1, 1024},         // threads per block
@@ -29,29 +29,37 @@ const std::map<int, int>& attributes() {
         {36, 3201000},     // memory clock, kHz
         {37, 6144},        // bits of the memory bus
         {38, 60 << 20},    // level 2 cache
-        {39, 2048},        // threads per multiprocessor
         {40, 3},           // copy engines
         {41, 1},           // unified addresses
         {78, 1},           // stream priorities
         {79, 1},           // caches global memory in level 1
-        {81, 228 << 10},   // shared memory per multiprocessor
         {82, 65536},       // registers per multiprocessor
-        {97, 227 << 10},   // shared memory per block, on demand
-        {106, 32},         // blocks per multiprocessor
-        {111, 1 << 10},    // shared memory that the system takes per block
+        {111, Limits::SHARED_OVERHEAD},
         {115, 1},          // memory pools
     };
     return values;
 }
 
 constexpr int NUM_ATTRIBUTES = 160;
-constexpr int CAPABILITY_MAJOR = 75;
-constexpr int CAPABILITY_MINOR = 76;
+
+enum DeviceAttribute {
+    THREADS_PER_MULTIPROCESSOR = 39,
+    CAPABILITY_MAJOR = 75,
+    CAPABILITY_MINOR = 76,
+    SHARED_PER_MULTIPROCESSOR = 81,
+    SHARED_PER_BLOCK_ASKED_FOR = 97,
+    BLOCKS_PER_MULTIPROCESSOR = 106,
+};
 
 int attribute_value(int attribute) {
+    const Settings& settings = card().settings;
     switch (attribute) {
-        case CAPABILITY_MAJOR: return card().settings.capability_major;
-        case CAPABILITY_MINOR: return card().settings.capability_minor;
+        case THREADS_PER_MULTIPROCESSOR: return settings.limits().threads;
+        case CAPABILITY_MAJOR: return settings.capability_major;
+        case CAPABILITY_MINOR: return settings.capability_minor;
+        case SHARED_PER_MULTIPROCESSOR: return static_cast<int>(settings.limits().shared);
+        case SHARED_PER_BLOCK_ASKED_FOR: return static_cast<int>(settings.limits().shared_per_block());
+        case BLOCKS_PER_MULTIPROCESSOR: return settings.limits().blocks;
     }
     const auto found = attributes().find(attribute);
     return found == attributes().end() ? 0 : found->second;

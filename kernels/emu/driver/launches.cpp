@@ -79,7 +79,7 @@ Result run(const emu::Kernel& kernel, const emu::Launch& shape, Arguments& argum
     return break_context(static_cast<Result>(outcome.failure), outcome.message);
 }
 
-Result launch(Handle handle, const emu::Launch& shape, Handle stream, void** parameters, void** extra) {
+Result launch(Handle handle, emu::Launch shape, Handle stream, void** parameters, void** extra) {
     Card& of = card();
     if (of.functions.count(handle) == 0) {
         return of.complain(INVALID_HANDLE, "the launch of a function that does not exist");
@@ -94,10 +94,12 @@ Result launch(Handle handle, const emu::Launch& shape, Handle stream, void** par
             return of.complain(INVALID_VALUE, std::string(kernel.name) + ": parameter " + std::to_string(at) + " is null");
         }
     }
-    if (shape.dynamic_shared > function.max_dynamic_shared) {
+    shape.reserved_shared = function.reserved_shared.value_or(0);
+    shape.most_shared = function.reserved_shared ? of.settings.limits().shared_per_block() : Limits::SHARED_UNASKED;
+    if (const size_t most = function.reserved_shared.value_or(Limits::SHARED_UNASKED); shape.dynamic_shared > most) {
         return of.complain(INVALID_VALUE, std::string(kernel.name) + ": " + std::to_string(shape.dynamic_shared) +
                                               " bytes of dynamic shared memory; the function's attribute allows " +
-                                              std::to_string(function.max_dynamic_shared));
+                                              std::to_string(most));
     }
     if (const emu::Outcome refused = emu::check(kernel, shape); refused.failure != emu::Failure::none) {
         return of.complain(static_cast<Result>(refused.failure), refused.message);

@@ -127,7 +127,7 @@ DRIVER_API cuFuncGetAttribute(int* value, int attribute, Handle handle) {
             *value = 90;
             break;
         case MAX_DYNAMIC_SHARED:
-            *value = static_cast<int>(function->max_dynamic_shared);
+            *value = static_cast<int>(function->reserved_shared.value_or(Limits::SHARED_UNASKED));
             break;
         default:
             *value = 0;
@@ -144,10 +144,13 @@ DRIVER_API cuFuncSetAttribute(Handle handle, int attribute, int value) {
     if (attribute != MAX_DYNAMIC_SHARED) {
         return SUCCESS;
     }
-    if (value < 0 || value > 227 << 10) {
-        return card().complain(INVALID_VALUE, "a block has 232448 bytes of shared memory, and not " + std::to_string(value));
+    // Static arrays count too, but are met only when the kernel runs: that is when too many of them are refused.
+    const size_t most = card().settings.limits().shared_per_block();
+    if (value < 0 || static_cast<size_t>(value) > most) {
+        const std::string has = "a block has " + std::to_string(most) + " bytes of shared memory";
+        return card().complain(INVALID_VALUE, has + ", and not " + std::to_string(value));
     }
-    function->max_dynamic_shared = static_cast<size_t>(value);
+    function->reserved_shared = static_cast<size_t>(value);
     return SUCCESS;
 }
 

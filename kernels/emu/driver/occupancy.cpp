@@ -3,24 +3,15 @@
 
 #include "card.h"
 
-namespace {
-
-constexpr int MAX_BLOCKS = 32;
-constexpr int MAX_THREADS = 2048;
-constexpr size_t SHARED_BYTES = 228 << 10;
-// Of every block's shared memory the system takes one KiB.
-constexpr size_t SHARED_OVERHEAD = 1 << 10;
-
-}  // namespace
-
 DRIVER_API cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(int* blocks, Handle, int block_threads, size_t shared_bytes,
                                                                 unsigned) {
     BEGIN_CALL
     if (block_threads <= 0) {
         return INVALID_VALUE;
     }
-    const int by_shared = static_cast<int>(SHARED_BYTES / (shared_bytes + SHARED_OVERHEAD));
-    *blocks = std::min({MAX_BLOCKS, MAX_THREADS / block_threads, by_shared});
+    const Limits limits = card().settings.limits();
+    const int by_shared = static_cast<int>(limits.shared / (shared_bytes + Limits::SHARED_OVERHEAD));
+    *blocks = std::min({limits.blocks, limits.threads / block_threads, by_shared});
     return SUCCESS;
 }
 
@@ -30,9 +21,10 @@ DRIVER_API cuOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, Handle funct
 
 DRIVER_API cuOccupancyAvailableDynamicSMemPerBlock(size_t* bytes, Handle, int blocks, int) {
     BEGIN_CALL
-    if (blocks <= 0 || blocks > MAX_BLOCKS) {
+    const Limits limits = card().settings.limits();
+    if (blocks <= 0 || blocks > limits.blocks) {
         return INVALID_VALUE;
     }
-    *bytes = std::min(SHARED_BYTES / static_cast<size_t>(blocks) - SHARED_OVERHEAD, SHARED_BYTES - SHARED_OVERHEAD);
+    *bytes = limits.shared / static_cast<size_t>(blocks) - Limits::SHARED_OVERHEAD;
     return SUCCESS;
 }

@@ -73,3 +73,13 @@ Settings Settings::from_environment() {
     settings.schedule = emu::Schedule::from_environment();
     return settings;
 }
+
+Limits Settings::limits() const {
+    switch (capability_major * 10 + capability_minor) {
+        case 80: return {164 << 10, 2048, 32};
+        case 86: return {100 << 10, 1536, 16};
+        case 89:
+        case 120: return {100 << 10, 1536, 24};
+        default: return {228 << 10, 2048, 32};
+    }
+}

@@ -8,6 +8,20 @@
 
 #include "emu_launch.h"
 
+// What a multiprocessor holds, by NVIDIA's programming guide.
+struct Limits {
+    // Static arrays and dynamic shared memory of a block whose function never asked for more.
+    static constexpr size_t SHARED_UNASKED = 48 << 10;
+    // What the system takes of every block's shared memory.
+    static constexpr size_t SHARED_OVERHEAD = 1 << 10;
+
+    size_t shared;
+    int threads;
+    int blocks;
+
+    size_t shared_per_block() const { return shared - SHARED_OVERHEAD; }
+};
+
 struct Settings {
     // TOKENMILL_EMU_NO_DEVICE=1: a driver without a card.
     bool no_device = false;
@@ -30,4 +44,6 @@ struct Settings {
     emu::Schedule schedule;
 
     static Settings from_environment();
+    // Of the capability's cards.
+    Limits limits() const;
 };

@@ -38,10 +38,17 @@ struct Former {
     virtual bool show() = 0;
 };
 
+// Shared memory of a block on a card of compute capability 9.0, static arrays and all.
+constexpr size_t MAX_SHARED = 227 << 10;
+
 struct Launch {
     dim3 grid;
     dim3 block;
     size_t dynamic_shared = 0;
+    // Dynamic shared memory that its launches may ask for, which a block must have whether or not this one does.
+    size_t reserved_shared = 0;
+    // What a block has, static arrays and all.
+    size_t most_shared = MAX_SHARED;
     // Started before the kernel before it has ended: its threads must wait for that themselves.
     bool overlaps = false;
     // Hidden from some of its blocks; null to hide nothing.
@@ -70,7 +77,7 @@ struct Schedule {
     static Schedule from_environment();
 };
 
-// Whether a card of compute capability 9.0 would take the launch at all.
+// Whether a card would take the launch at all.
 Outcome check(const Kernel& kernel, const Launch& shape);
 
 // Runs all blocks, unless `check` refuses, and returns when the last is done or one has failed.

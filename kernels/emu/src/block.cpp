@@ -22,7 +22,7 @@ uint3 coordinates(unsigned rank, const dim3& size) {
 }  // namespace
 
 Block::Block(const Kernel& kernel, const Launch& shape, void** parameters, const Schedule& schedule, unsigned worker)
-    : shared(shape.dynamic_shared),
+    : shared(shape),
       kernel_(kernel),
       shape_(shape),
       parameters_(parameters),

@@ -113,9 +113,9 @@ Outcome check(const Kernel& kernel, const Launch& shape) {
         return refuse(Failure::out_of_resources,
                       block + " has more threads than the launch bound, " + std::to_string(kernel.max_threads));
     }
-    if (shape.dynamic_shared > MAX_SHARED) {
+    if (shape.dynamic_shared > shape.most_shared) {
         return refuse(Failure::invalid_value, std::to_string(shape.dynamic_shared) + " bytes of shared memory; a block has " +
-                                                  std::to_string(MAX_SHARED));
+                                                  std::to_string(shape.most_shared));
     }
     return {};
 }

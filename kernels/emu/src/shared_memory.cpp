@@ -3,6 +3,7 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -29,12 +30,13 @@ void poison(void* memory, size_t bytes) {
 
 }  // namespace
 
-SharedMemory::SharedMemory(size_t dynamic_bytes) {
+SharedMemory::SharedMemory(const Launch& shape)
+    : reserved_bytes_(std::max(shape.dynamic_shared, shape.reserved_shared)), most_bytes_(shape.most_shared) {
 #if defined(EMU_THREAD_SANITIZER)
     arena_ = static_cast<char*>(
         mmap(nullptr, ARENA_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
 #endif
-    dynamic_ = {nullptr, allocate(dynamic_bytes), dynamic_bytes};
+    dynamic_ = {nullptr, allocate(shape.dynamic_shared), shape.dynamic_shared};
 }
 
 SharedMemory::~SharedMemory() {
@@ -66,9 +68,9 @@ void* SharedMemory::array(const void* variable, size_t bytes, const Site& site) 
         fail(Failure::out_of_resources, site, "%zu bytes of static shared memory; a block has %zu", static_bytes_,
              MAX_STATIC_SHARED);
     }
-    if (static_bytes_ + dynamic_.bytes > MAX_SHARED) {
+    if (static_bytes_ + reserved_bytes_ > most_bytes_) {
         fail(Failure::out_of_resources, site, "%zu bytes of static and %zu of dynamic shared memory; a block has %zu",
-             static_bytes_, dynamic_.bytes, MAX_SHARED);
+             static_bytes_, reserved_bytes_, most_bytes_);
     }
     arrays_.push_back({variable, allocate(bytes), bytes});
     poison(arrays_.back().memory, bytes);

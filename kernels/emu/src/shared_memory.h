@@ -4,17 +4,16 @@
 #include <cstddef>
 #include <vector>
 
-#include "emu_runtime.h"
+#include "emu_launch.h"
 
 namespace emu {
 
-// What a card of compute capability 9.0 has, in bytes.
+// Of any card, in bytes.
 constexpr size_t MAX_STATIC_SHARED = 48 << 10;
-constexpr size_t MAX_SHARED = 227 << 10;
 
 class SharedMemory {
   public:
-    explicit SharedMemory(size_t dynamic_bytes);
+    explicit SharedMemory(const Launch& shape);
     ~SharedMemory();
     SharedMemory(const SharedMemory&) = delete;
     SharedMemory& operator=(const SharedMemory&) = delete;
@@ -38,6 +37,9 @@ class SharedMemory {
     char* arena_ = nullptr;
     size_t arena_used_ = 0;
     size_t static_bytes_ = 0;
+    // What the static arrays leave to others, and what all of it may come to.
+    size_t reserved_bytes_;
+    size_t most_bytes_;
     Piece dynamic_;
     std::vector<Piece> arrays_;
 };

@@ -151,6 +151,22 @@ CASE(driver_refuses_clusters, passes()) {
     same(cuLaunchKernelEx(&config, host.kernel, parameters, nullptr), NOT_SUPPORTED, "an attribute that nobody knows");
 }
 
+CASE(driver_grants_what_the_capability_has, everywhere("512 bytes of static and 101376 of dynamic shared memory; a block has 101376")) {
+    setenv("TOKENMILL_EMU_CAPABILITY", "8.6", 1);
+    const Host host;
+    same(cuFuncSetAttribute(host.kernel, MAX_DYNAMIC_SHARED, 101377), INVALID_VALUE, "too large an attribute");
+    works(cuFuncSetAttribute(host.kernel, MAX_DYNAMIC_SHARED, 101376), "cuFuncSetAttribute");
+    works(host.launch(host.floats, 64, 101376), "all that a block has");
+    works(cuStreamSynchronize(host.stream), "all that a block has");
+    Handle kernel;
+    works(cuModuleGetFunction(&kernel, host.module, "copy"), "cuModuleGetFunction");
+    works(cuFuncSetAttribute(kernel, MAX_DYNAMIC_SHARED, 101376), "cuFuncSetAttribute");
+    DevicePointer memory = host.floats;
+    void* parameters[] = {&memory, &memory};
+    works(cuLaunchKernel(kernel, 1, 1, 1, 1, 1, 1, 0, host.stream, parameters, nullptr), "the launch itself");
+    same(cuStreamSynchronize(host.stream), LAUNCH_OUT_OF_RESOURCES, "static arrays beside an attribute that leaves them nothing");
+}
+
 // A kernel that starts before the one before it has ended.
 static void overlap(const Host& host, const char* name) {
     Handle kernel;

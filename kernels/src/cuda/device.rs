@@ -1,5 +1,6 @@
 //! One GPU: its context, one stream, the kernels loaded from the binary, and what the driver says, in words.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -17,8 +18,8 @@ pub(super) type Address = u64;
 const NO_KERNELS: &str = "this binary was built without CUDA kernels; run `cargo xtask kernels` and build again";
 /// The oldest architecture that the kernels are compiled for.
 const OLDEST: (i32, i32) = (8, 0);
-/// Shared memory that a launch may ask for: every architecture since the oldest grants a block this much.
-const SHARED_BYTES: i32 = 96 << 10;
+/// Dynamic shared memory that a launch may ask for as it is.
+const SHARED_BYTES: usize = 48 << 10;
 /// The CUDA version that the kernels are compiled with: older drivers do not know its images.
 const CUDA_VERSION: i32 = 13_000;
 /// The oldest that starts a kernel while the one before it ends.
@@ -28,8 +29,14 @@ const OVERLAPPING: (i32, i32) = (9, 0);
 pub(super) struct Device {
     context: Arc<CudaContext>,
     stream: Arc<CudaStream>,
-    kernels: HashMap<&'static str, CudaFunction>,
+    kernels: HashMap<&'static str, Kernel>,
     overlaps: bool,
+}
+
+/// One kernel, and the dynamic shared memory that its launches may ask for.
+struct Kernel {
+    function: CudaFunction,
+    shared_bytes: Cell<usize>,
 }
 
 impl Device {
@@ -95,9 +102,18 @@ impl Device {
         self.overlaps
     }
 
-    /// The kernel called `name`.
-    pub fn kernel(&self, name: &str) -> &CudaFunction {
-        self.kernels.get(name).unwrap_or_else(|| panic!("no kernel is called {name}"))
+    /// The kernel called `name`, ready for launches with `shared_bytes` of dynamic shared memory. It is allowed no more than it asks
+    /// for: on consumer cards a block has 99 KiB, the kernel's static arrays among them.
+    pub fn kernel(&self, name: &str, shared_bytes: usize) -> Result<&CudaFunction, DeviceError> {
+        let Kernel { function, shared_bytes: allowed } =
+            self.kernels.get(name).unwrap_or_else(|| panic!("no kernel is called {name}"));
+        if shared_bytes > allowed.get() {
+            let attribute = CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+            let bytes = i32::try_from(shared_bytes).expect("a block has less than 2 GiB");
+            self.said(function.set_attribute(attribute, bytes), name)?;
+            allowed.set(shared_bytes);
+        }
+        Ok(function)
     }
 
     /// The driver's answer to `what`, as a sentence where it is an error.
@@ -136,7 +152,7 @@ fn check_ordinal(ordinal: usize) -> Result<(), DeviceError> {
     }
 }
 
-fn load(context: &Arc<CudaContext>) -> Result<HashMap<&'static str, CudaFunction>, DeviceError> {
+fn load(context: &Arc<CudaContext>) -> Result<HashMap<&'static str, Kernel>, DeviceError> {
     if MODULES.is_empty() {
         return Err(refused(NO_KERNELS));
     }
@@ -149,9 +165,7 @@ fn load(context: &Arc<CudaContext>) -> Result<HashMap<&'static str, CudaFunction
         let loaded = context.load_module(Ptx::from_binary(image.to_vec())).map_err(missing)?;
         for &name in names {
             let function = loaded.load_function(name).map_err(missing)?;
-            let shared = CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-            function.set_attribute(shared, SHARED_BYTES).map_err(missing)?;
-            kernels.insert(name, function);
+            kernels.insert(name, Kernel { function, shared_bytes: Cell::new(SHARED_BYTES) });
         }
     }
     Ok(kernels)

@@ -37,7 +37,7 @@ impl Device {
         shared_bytes: usize,
         params: &P,
     ) -> Result<(), DeviceError> {
-        let kernel = self.kernel(name);
+        let kernel = self.kernel(name, shared_bytes)?;
         let size = |n: usize| u32::try_from(n).expect("a launch is smaller than 2^32 in each direction");
         let [x, y, z] = grid.map(size);
         if x == 0 || y == 0 || z == 0 {
