@@ -10,12 +10,14 @@ constexpr float LOG2_E = 1.4426950408889634f;
 struct Attention {
   RopeWrite rope;  // its qkv is null where queries lie rotated at its q, and keys and values in the cache
   __nv_bfloat16* out;
-  float* records;      // [T Hq, num_spans, 4 + D]: largest score, sum of weights, weighted values from the fifth on
-  uint32_t* arrivals;  // [sequences Hkv]: zeros, before and after
+  float* records;      // [spans, few, Hq, 4 + D]: largest score, sum of weights, weighted values from the fifth on
+  uint32_t* arrivals;  // [sequences, Hkv]: zeros, before and after
   const float* sinks;  // [Hq]; null where there are none
-  const uint32_t* cu_seqlens;
+  const uint32_t* cu_seqlens;  // [sequences + 1]: tokens before each
+  const uint32_t* cu_spans;    // and spans up to each one's last position
   const uint32_t* block_tables;
-  int stride, num_spans;
+  int sequences, stride;
+  int few;        // sequences of up to so many tokens are attend_span's, the others attend's
   int window;     // tokens visible, itself included
   float scale;    // of scores, K's own among it
   float softcap;  // 0 for none
@@ -36,6 +38,20 @@ struct Layout {
   static constexpr int SUMS = Q_STAYS ? QUERIES : QUERIES + ROWS * Q_ROW;
 };
 
+// The last of `sequences` that starts at or before `at`, where each starts behind the one before and the first at 0: a warp's lanes look
+// at 32 of them at once.
+template <class Start>
+__device__ __forceinline__ int sequence_at(int sequences, int at, Start start) {
+  int first = 0;
+  for (int count = sequences; count > 1;) {
+    const int step = (count + 31) / 32, probe = threadIdx.x % 32 * step;
+    const int passed = __popc(__ballot_sync(FULL_WARP, probe < count && start(first + probe) <= at)) - 1;
+    first += passed * step;
+    count = min(step, count - passed * step);
+  }
+  return first;
+}
+
 // The rows (token, query head of the group) that a block takes of one key head of one sequence, and those of the thread: the
 // fragment's rows lane / 4 and lane / 4 + 8 of its warp's 16.
 template <int ROWS>
@@ -46,14 +62,26 @@ struct Work {
   int start, end;      // positions that any row of the block sees
   int warp_start, warp_end;  // and any of the warp; none where it has no rows
 
-  __device__ __forceinline__ explicit Work(const Attention& p) {
+  // Tiles of rows lie in a row, for each sequence as many as it may need wherever its tokens begin: one is idle at most.
+  static __device__ __forceinline__ Work of_tile(const Attention& p, int at) {
+    const int group = p.rope.num_heads / p.rope.num_kv_heads;
+    const auto first = [&](int seq) { return static_cast<int>(p.cu_seqlens[seq]) * group / ROWS + seq; };
+    const int seq = sequence_at(p.sequences, at, first);
+    return Work(p, seq, at - first(seq));
+  }
+  // So do spans of sequences whose rows are one tile.
+  static __device__ __forceinline__ Work of_span(const Attention& p, int at) {
+    return Work(p, sequence_at(p.sequences, at, [&](int seq) { return static_cast<int>(p.cu_spans[seq]); }), 0);
+  }
+
+  __device__ __forceinline__ Work(const Attention& p, int of_seq, int tile) {
     const RopeWrite& r = p.rope;
-    seq = blockIdx.y / r.num_kv_heads;
-    kv_head = blockIdx.y % r.num_kv_heads;
+    seq = of_seq;
+    kv_head = blockIdx.y;
     group = r.num_heads / r.num_kv_heads;
     first_token = p.cu_seqlens[seq];
     count = (p.cu_seqlens[seq + 1] - first_token) * group;
-    block_first = blockIdx.x * ROWS;
+    block_first = tile * ROWS;
     warp_first = block_first + threadIdx.x / 32 * 16;
     start = end = warp_start = warp_end = 0;
     if (block_first >= count) return;
@@ -66,11 +94,17 @@ struct Work {
   }
 
   __device__ __forceinline__ bool is_idle() const { return end == 0; }
+  __device__ __forceinline__ bool is_of_few(const Attention& p) const { return count <= p.few * group; }
   // Of the block's rows, as they lie in [T, Hq].
   __device__ __forceinline__ int num_rows() const { return min(ROWS, count - block_first); }
   __device__ __forceinline__ int token(int row) const { return first_token + row / group; }
   __device__ __forceinline__ size_t head(const Attention& p, int row) const {
     return static_cast<size_t>(token(row)) * p.rope.num_heads + kv_head * group + row % group;
+  }
+  template <int D>
+  __device__ __forceinline__ float* record(const Attention& p, int row, int span) const {
+    const size_t token = static_cast<size_t>(p.cu_spans[seq] + span) * p.few + row / group;
+    return p.records + (token * p.rope.num_heads + kv_head * group + row % group) * (D + 4);
   }
   // Calls `use(half, row)` for the thread's rows that there are.
   template <class Use>

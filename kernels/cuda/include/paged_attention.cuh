@@ -6,7 +6,10 @@
 //   rows      a (token, query head of the group) pair is a row: the heads that share a key head fill the tensor core's 16 rows
 //             (of 16, a group of 1 leaves 15 idle: decode waits for memory, not for them; in prefill, tokens fill the rows)
 //   schedule  spans of 256 absolute positions, each reduced alone by tiles of 32 in order, then merged in order: the same bits
-//             whether one block walks all spans (attend) or each has a block of its own (attend_span), whose last merges them
+//             whether one block walks all spans (attend) or each has a block of its own (attend_span), whose last merges them. A step
+//             may have both: its sequences of few tokens are split, the others walked
+//   grid      blocks find their sequence themselves, [tokens * group / 64 + sequences, Hkv] and [spans, Hkv] of them: about as many as
+//             there is work, and for the host to know without a look at the sequences
 //   tiling    a warp 16 rows, 64 a block (32 for heads wider than 128), which share tiles of K and V through a ring of cp.async;
 //             where rows are few, the other warps load and merge. All spans' sums lie in shared memory: registers hold one span's
 //   roofline  decode: bytes of the context's K and V / DRAM bandwidth
@@ -200,8 +203,8 @@ __device__ __forceinline__ void attend(const Attention& p) {
   after_former_kernel();
   constexpr int STAGES = STAGES_OF_WALK<Kv, D>;
   DYN_SMEM(shared);
-  const Work<THREADS<D> / 2> work(p);
-  if (work.is_idle()) return;
+  const auto work = Work<THREADS<D> / 2>::of_tile(p, blockIdx.x);
+  if (work.is_idle() || work.is_of_few(p)) return;
   if (p.rope.qkv != nullptr && p.rope.slots[work.first_token] == SKIP) return put_zeros<D>(p, work);
   Total<D> total(shared + Layout<Kv, D, STAGES>::SUMS);
   int span = work.start / SPAN;
@@ -233,7 +236,7 @@ __device__ __forceinline__ void merge_records(const Attention& p, const Work<ROW
     float4 total = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
 #pragma unroll 4
     for (int span = ::max(0, position + 1 - p.window) / SPAN; span * SPAN <= position; span++) {
-      const float* record = p.records + (head * p.num_spans + span) * (D + 4);
+      const float* record = work.template record<D>(p, row, span);
       const float4 values = *reinterpret_cast<const float4*>(record + 4 + column);
       const float2 factors = merge_factors(max, record[0], max);
       sum = merged(sum, record[1], factors);
@@ -255,19 +258,20 @@ template <class Kv, int D>
 __device__ __forceinline__ void attend_span(const Attention& p) {
   after_former_kernel();
   DYN_SMEM(shared);
-  const Work<THREADS<D> / 2> work(p);
-  const int span = blockIdx.z, first = work.start / SPAN, last = (work.end - 1) / SPAN;
-  if (work.is_idle() || span < first || span > last) return;
+  if (blockIdx.x >= p.cu_spans[p.sequences]) return;
+  const auto work = Work<THREADS<D> / 2>::of_span(p, blockIdx.x);
+  const int span = blockIdx.x - p.cu_spans[work.seq], first = work.start / SPAN, last = (work.end - 1) / SPAN;
+  if (work.is_idle() || !work.is_of_few(p) || span < first || span > last) return;
   if (p.rope.qkv != nullptr && p.rope.slots[work.first_token] == SKIP) return put_zeros<D>(p, work);
   const int start = max(work.start, span * SPAN), end = min(work.end, (span + 1) * SPAN);
   walk<Kv, D, STAGES_OF_SPAN<Kv, D>>(p, work, start, end, span == last, shared, [&](Partial<D>& partial) {
     work.for_rows([&](int half, int row) {
-      float* record = p.records + (work.head(p, row) * p.num_spans + span) * (D + 4);
+      float* record = work.template record<D>(p, row, span);
       if (threadIdx.x % 4 == 0) record[0] = partial.max[half], record[1] = partial.sum[half];
       Fragments<Kv, D>::pairs(partial.values, half, [&](int column, float a, float b) {
         *reinterpret_cast<float2*>(record + 4 + column) = make_float2(a, b);
       });
     });
   });
-  if (is_last(p.arrivals + blockIdx.y, last - first + 1)) merge_records<D>(p, work);
+  if (is_last(p.arrivals + work.seq * p.rope.num_kv_heads + work.kv_head, last - first + 1)) merge_records<D>(p, work);
 }

@@ -14,9 +14,10 @@ use crate::inputs::{check_heads, max_len};
 
 /// Positions of a tile and of a span: as `paged_attention.cuh` has them.
 const TILE: usize = 32;
-const SPAN: usize = 256;
-/// Records of spans a head: more (token, span) pairs fill a card without being split.
-pub(super) const MAX_RECORDS: usize = 1024;
+pub(super) const SPAN: usize = 256;
+/// Records of (span, token) a head, 16.5 KiB each for 32 heads of 128: sixteen sequences of 64k, which without splits are 128 blocks of a
+/// model with eight key heads.
+pub(super) const MAX_RECORDS: usize = 4096;
 
 /// The attention kernels for heads of one size and a cache of one element.
 struct Kernels {
@@ -78,6 +79,29 @@ impl Block {
             rows: threads / 2,
             walk_bytes: walk_stages * stage + if head_dim > 128 { queries + sums } else { queries.max(sums) },
             span_bytes: span_stages * stage + queries,
+        }
+    }
+}
+
+/// How a step's attention is cut: numbers of blocks a key head.
+#[derive(Debug, PartialEq, Eq)]
+struct Cut {
+    /// Sequences of up to so many tokens have a block for each of their spans, the others one for each tile of rows. A row's bits are the
+    /// same either way.
+    few: usize,
+    tiles: usize,
+    spans: usize,
+}
+
+impl Cut {
+    /// Splits what one block holds the rows of, as far as there is room for records, in steps where some sequence has several spans.
+    fn of(shape: &Shape, group: usize, rows: usize) -> Self {
+        let &Shape { tokens, seqs, fewest_tokens, most_tokens, spans, .. } = shape;
+        let few = if spans > seqs { most_tokens.min(rows / group).min(MAX_RECORDS / spans) } else { 0 };
+        Self {
+            few,
+            tiles: if most_tokens > few { tokens * group / rows + seqs } else { 0 },
+            spans: if fewest_tokens <= few { spans } else { 0 },
         }
     }
 }
@@ -184,10 +208,9 @@ impl Cuda {
         let (tokens, heads, block) = (self.shape.tokens, spec.num_heads, Block::of(cache.element, spec.head_dim));
         let act = self.activations(tokens, heads * spec.head_dim, emit);
         let out = self.bf16(&act, emit);
-        let rows = self.shape.most_tokens * (heads / spec.num_kv_heads);
-        let spans = self.split(rows, &block);
-        let num_records = if self.planning { Some(MAX_RECORDS) } else { spans.map(|spans| tokens * spans) };
-        let records = num_records.map(|records| self.floats(records * heads, spec.head_dim + 4));
+        let Cut { few, tiles, spans } = Cut::of(&self.shape, heads / spec.num_kv_heads, block.rows);
+        let num_records = if self.planning { MAX_RECORDS } else { spans * few };
+        let records = (num_records > 0).then(|| self.floats(num_records * heads, spec.head_dim + 4));
         if !self.admits(Check::Read { cache: cache.spec.clone() }) {
             return act;
         }
@@ -199,38 +222,60 @@ impl Cuda {
             arrivals: cache.arrivals(),
             sinks: address(spec.sinks.as_ref()),
             cu_seqlens: self.uploaded.cu_seqlens,
+            cu_spans: self.uploaded.cu_spans,
             block_tables: self.uploaded.group(cache.spec.group).block_tables,
+            sequences: int(self.shape.seqs),
             stride: int(self.shape.stride),
-            num_spans: int(spans.unwrap_or(1)),
+            few: int(few),
             window: spec.window.map_or(i32::MAX, int),
             scale: spec.scale * scales.k,
             softcap: spec.softcap.unwrap_or(0.0),
             v_scale: scales.v,
         };
         let kernels = kernels_of(cache.element, spec.head_dim).expect("a cache was made for these heads");
-        let sequences = self.shape.seqs * spec.num_kv_heads;
-        match spans {
-            None => {
-                let grid = [rows.div_ceil(block.rows), sequences, 1];
-                self.launch(kernels.attend, grid, block.threads, block.walk_bytes, &params);
-            }
-            Some(spans) => {
-                self.launch(kernels.attend_span, [1, sequences, spans], block.threads, block.span_bytes, &params);
-            }
-        }
+        self.launch(kernels.attend, [tiles, spec.num_kv_heads, 1], block.threads, block.walk_bytes, &params);
+        self.launch(kernels.attend_span, [spans, spec.num_kv_heads, 1], block.threads, block.span_bytes, &params);
         self.quantize(&out, &act, emit);
         act
-    }
-
-    /// Spans that get blocks of their own: where one block holds the rows of each sequence, and there are several spans, but not so
-    /// many that the records outgrow the workspace. A row's bits are the same either way.
-    fn split(&self, rows: usize, block: &Block) -> Option<usize> {
-        let spans = self.shape.longest.div_ceil(SPAN);
-        (spans > 1 && rows <= block.rows && self.shape.tokens * spans <= MAX_RECORDS).then_some(spans)
     }
 }
 
 /// The longest sequence that the rotary table reaches.
 fn longest(spec: &QkvSpec<Cuda>) -> usize {
     max_len(spec.rope.len(), spec.rotary_dim)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A step's shape by (sequences, tokens of each, positions of each).
+    fn cut(parts: &[(usize, usize, usize)]) -> Cut {
+        let sum = |of: &dyn Fn(&(usize, usize, usize)) -> usize| parts.iter().map(of).sum();
+        let shape = Shape {
+            tokens: sum(&|part| part.0 * part.1),
+            seqs: sum(&|part| part.0),
+            fewest_tokens: parts.iter().map(|part| part.1).min().unwrap_or(0),
+            most_tokens: parts.iter().map(|part| part.1).max().unwrap_or(0),
+            spans: sum(&|part| part.0 * part.2.div_ceil(SPAN)),
+            ..Shape::default()
+        };
+        Cut::of(&shape, 4, 64)
+    }
+
+    #[test]
+    fn blocks_are_as_many_as_there_is_work() {
+        for (what, parts, expected) in [
+            ("short contexts", &[(256, 1, 200)][..], Cut { few: 0, tiles: 272, spans: 0 }),
+            ("eight sequences of 64k", &[(8, 1, 65536)], Cut { few: 1, tiles: 0, spans: 2048 }),
+            ("a long one among short", &[(255, 1, 100), (1, 1, 65536)], Cut { few: 1, tiles: 0, spans: 511 }),
+            ("more than there are records", &[(64, 1, 65536)], Cut { few: 0, tiles: 68, spans: 0 }),
+            ("a chunk", &[(1, 8192, 8192)], Cut { few: 16, tiles: 513, spans: 0 }),
+            ("a chunk beside rows", &[(255, 1, 2000), (1, 8192, 8192)], Cut { few: 1, tiles: 783, spans: 2072 }),
+            ("the end of a long prompt", &[(1, 10, 32000)], Cut { few: 10, tiles: 0, spans: 125 }),
+            ("nothing", &[], Cut { few: 0, tiles: 0, spans: 0 }),
+        ] {
+            assert_eq!(cut(parts), expected, "{what}");
+        }
+    }
 }

@@ -2,8 +2,9 @@
 
 use tensor::StepInputs;
 
-/// Contexts up to this, and block tables of this many entries, are all one shape where shapes are rounded.
-const SMALLEST_CONTEXT: usize = 256;
+use super::attention::SPAN;
+
+/// Block tables of up to this many entries are all one shape where shapes are rounded.
 const SMALLEST_STRIDE: usize = 16;
 
 /// Sizes of a step.
@@ -12,10 +13,11 @@ pub(super) struct Shape {
     pub tokens: usize,
     pub seqs: usize,
     pub logit_rows: usize,
-    /// Tokens of the sequence that has most of them in this step.
+    /// Tokens of the sequences that have fewest and most of them in this step.
+    pub fewest_tokens: usize,
     pub most_tokens: usize,
-    /// No sequence's context is longer.
-    pub longest: usize,
+    /// Spans of all sequences' contexts.
+    pub spans: usize,
     /// Entries of a block table, in every group.
     pub stride: usize,
     pub groups: usize,
@@ -23,22 +25,24 @@ pub(super) struct Shape {
 
 impl Shape {
     pub fn of(inputs: &StepInputs) -> Self {
-        let largest = |values: &mut dyn Iterator<Item = u32>| values.max().unwrap_or(0) as usize;
+        let lens = || inputs.cu_seqlens_q.windows(2).map(|pair| pair[1].saturating_sub(pair[0]) as usize);
         Self {
             tokens: inputs.num_tokens(),
             seqs: inputs.num_seqs(),
             logit_rows: inputs.num_logit_rows(),
-            most_tokens: largest(&mut inputs.cu_seqlens_q.windows(2).map(|pair| pair[1].saturating_sub(pair[0]))),
-            longest: largest(&mut inputs.seq_lens.iter().copied()),
+            fewest_tokens: lens().min().unwrap_or(0),
+            most_tokens: lens().max().unwrap_or(0),
+            spans: spans(inputs).sum::<u32>() as usize,
             stride: inputs.groups.iter().map(|group| group.stride).max().unwrap_or(0),
             groups: inputs.groups.len(),
         }
     }
 
-    /// The same with the context rounded up to a power of two, so that there are few shapes; tables stay within `max_stride`.
+    /// The same with contexts rounded up to powers of two, so that there are few shapes; tables stay within `max_stride`.
     pub fn rounded(self, max_stride: usize) -> Self {
         let stride = self.stride.next_power_of_two().max(SMALLEST_STRIDE).min(max_stride).max(self.stride);
-        Self { longest: self.longest.next_power_of_two().max(SMALLEST_CONTEXT), stride, ..self }
+        let spans = if self.spans > self.seqs { self.spans.next_power_of_two() } else { self.spans };
+        Self { spans, stride, ..self }
     }
 
     /// The smallest shape that holds both.
@@ -47,12 +51,19 @@ impl Shape {
             tokens: self.tokens.max(other.tokens),
             seqs: self.seqs.max(other.seqs),
             logit_rows: self.logit_rows.max(other.logit_rows),
+            fewest_tokens: self.fewest_tokens.max(other.fewest_tokens),
             most_tokens: self.most_tokens.max(other.most_tokens),
-            longest: self.longest.max(other.longest),
+            spans: self.spans.max(other.spans),
             stride: self.stride.max(other.stride),
             groups: self.groups.max(other.groups),
         }
     }
+}
+
+/// Spans of each sequence's context, up to its last position.
+pub(super) fn spans(inputs: &StepInputs) -> impl Iterator<Item = u32> {
+    let last = |end: u32| inputs.positions.get(end.wrapping_sub(1) as usize).copied().unwrap_or(0);
+    inputs.cu_seqlens_q.iter().skip(1).map(move |&end| last(end) / SPAN as u32 + 1)
 }
 
 /// Sequences that a step decoding `num_seqs` is filled up to: few sizes, of which none wastes more than a fifth from 32 on.
@@ -83,14 +94,14 @@ mod tests {
 
     #[test]
     fn contexts_round_up_and_tables_stay_within_what_was_planned() {
-        let shape = |longest, stride| Shape { longest, stride, ..Shape::default() };
+        let shape = |spans, stride| Shape { seqs: 4, spans, stride, ..Shape::default() };
         for (given, max_stride, expected) in [
-            (shape(1, 1), 100, shape(256, 16)),
-            (shape(256, 16), 100, shape(256, 16)),
-            (shape(257, 17), 100, shape(512, 32)),
-            (shape(1500, 94), 100, shape(2048, 100)),
-            (shape(10, 3), 4, shape(256, 4)),
-            (shape(10, 6), 4, shape(256, 6)),
+            (shape(4, 1), 100, shape(4, 16)),
+            (shape(4, 16), 100, shape(4, 16)),
+            (shape(5, 17), 100, shape(8, 32)),
+            (shape(17, 94), 100, shape(32, 100)),
+            (shape(4, 3), 4, shape(4, 4)),
+            (shape(4, 6), 4, shape(4, 6)),
         ] {
             assert_eq!(given.rounded(max_stride), expected);
         }

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use tensor::{DeviceError, StepInputs};
 
 use super::device::{Address, Device, refused};
-use super::shape::Shape;
+use super::shape::{Shape, spans};
 use super::staging::Staging;
 
 /// Arrays start at multiples of this many words, as wide loads want it.
@@ -22,6 +22,7 @@ pub(super) struct Uploaded {
     pub token_ids: Address,
     pub positions: Address,
     pub cu_seqlens: Address,
+    pub cu_spans: Address,
     pub logit_tokens: Address,
     groups: Address,
     shape: Shape,
@@ -75,17 +76,18 @@ impl Uploaded {
         }
         let staging = self.staging.as_mut().expect("committed before the first step");
         let starts = starts(&shape);
-        let [token_ids, positions, cu_seqlens, logit_tokens, groups] =
+        let [token_ids, positions, cu_seqlens, logit_tokens, cu_spans, groups] =
             starts.map(|start| staging.address() + (start * 4) as Address);
         (self.token_ids, self.positions, self.cu_seqlens) = (token_ids, positions, cu_seqlens);
-        (self.logit_tokens, self.groups, self.shape) = (logit_tokens, groups, shape);
+        (self.logit_tokens, self.cu_spans, self.groups, self.shape) = (logit_tokens, cu_spans, groups, shape);
         staging.send(words(&shape), |words| write(words, &starts, inputs, &shape))
     }
 }
 
-/// Words of tokens, positions, starts of sequences, and tokens whose logits are wanted.
-fn sizes(shape: &Shape) -> [usize; 4] {
-    [shape.tokens, shape.tokens, shape.seqs + 1, shape.logit_rows].map(|words| words.next_multiple_of(ALIGN))
+/// Words of tokens, positions, starts of sequences, tokens whose logits are wanted, and starts of sequences' spans.
+fn sizes(shape: &Shape) -> [usize; 5] {
+    [shape.tokens, shape.tokens, shape.seqs + 1, shape.logit_rows, shape.seqs + 1]
+        .map(|words| words.next_multiple_of(ALIGN))
 }
 
 /// Words of a group's slots and block tables.
@@ -94,8 +96,8 @@ fn group_sizes(shape: &Shape) -> [usize; 2] {
 }
 
 /// Where the arrays start, in the order of `sizes`, and where the groups do.
-fn starts(shape: &Shape) -> [usize; 5] {
-    let mut starts = [0; 5];
+fn starts(shape: &Shape) -> [usize; 6] {
+    let mut starts = [0; 6];
     for (idx, size) in sizes(shape).into_iter().enumerate() {
         starts[idx + 1] = starts[idx] + size;
     }
@@ -103,16 +105,21 @@ fn starts(shape: &Shape) -> [usize; 5] {
 }
 
 fn words(shape: &Shape) -> usize {
-    starts(shape)[4] + shape.groups * group_sizes(shape).iter().sum::<usize>()
+    starts(shape)[5] + shape.groups * group_sizes(shape).iter().sum::<usize>()
 }
 
-fn write(words: &mut [u32], starts: &[usize; 5], inputs: &StepInputs, shape: &Shape) {
+fn write(words: &mut [u32], starts: &[usize; 6], inputs: &StepInputs, shape: &Shape) {
     let arrays = [&inputs.token_ids, &inputs.positions, &inputs.cu_seqlens_q, &inputs.logit_tokens];
     for (values, bounds) in arrays.into_iter().zip(starts.windows(2)) {
         copy(&mut words[bounds[0]..bounds[1]], values);
     }
+    let mut end = 0;
+    for (to, spans) in words[starts[4]..].iter_mut().zip([0].into_iter().chain(spans(inputs))) {
+        end += spans;
+        *to = end;
+    }
     let [slots, tables] = group_sizes(shape);
-    for (group, words) in inputs.groups.iter().zip(words[starts[4]..].chunks_exact_mut((slots + tables).max(1))) {
+    for (group, words) in inputs.groups.iter().zip(words[starts[5]..].chunks_exact_mut((slots + tables).max(1))) {
         let (to_slots, to_tables) = words.split_at_mut(slots);
         copy(to_slots, &group.slot_mapping);
         copy_tables(to_tables, &group.block_tables, group.stride, shape.stride);

@@ -259,7 +259,9 @@ fn a_token_has_the_same_bits_in_a_chunk_alone_and_split_over_spans() {
         let Some(whole) = rows(&[&[(0, 520)]]) else { return };
         let chunks = rows(LONG).expect("as before");
         let company = rows(&[&[(1, 3), (0, 518)], &[(1, 1), (0, 1)], &[(0, 1), (1, 1)]]).expect("as before");
-        for rows in [chunks, company] {
+        // A chunk that is walked, and a single token whose spans are split.
+        let mixed = rows(&[&[(0, 519)], &[(1, 70), (0, 1)]]).expect("as before");
+        for rows in [chunks, company, mixed] {
             for (key, row) in rows.iter().filter(|(key, _)| key.0 == 0) {
                 assert_eq!(row, &whole[key.1].1, "position {} {case:?}", key.1);
             }
