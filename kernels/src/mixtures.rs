@@ -216,7 +216,7 @@ impl Mixture {
 }
 
 /// The stacks of gate and up, and of down.
-fn stacks<B: Backend>(b: &mut B, matrices: &[[Matrix; 3]]) -> [B::Weight; 2] {
+pub(crate) fn stacks<B: Backend>(b: &mut B, matrices: &[[Matrix; 3]]) -> [B::Weight; 2] {
     let gate_ups: Vec<_> = matrices.iter().flat_map(|[gate, up, _]| [gate.stored(), up.stored()]).collect();
     let downs: Vec<_> = matrices.iter().map(|[_, _, down]| down.stored()).collect();
     [(gate_ups, Role::ExpertsGlu), (downs, Role::Experts)].map(|(parts, role)| b.pack(&parts, role).expect("a stack"))

@@ -52,58 +52,74 @@ pub(super) struct Packed {
 /// Rows of parts, in the order in which they are packed.
 type Rows<'a> = [(&'a Stored<'a>, usize)];
 
+/// A matrix that is still in the checkpoint's parts.
+struct Unpacked<'a> {
+    parts: &'a [Stored<'a>],
+    rows: Vec<(&'a Stored<'a>, usize)>,
+    cols: usize,
+    /// In codes where all parts are coded in one way that the kernels have, else bf16.
+    kind: Kind,
+}
+
 /// Packs `parts` as `role` says.
 pub(super) fn pack(parts: &[Stored<'_>], role: Role) -> Result<Packed, LoadError> {
     match role {
-        Role::Experts => stack(parts, 1, Role::Row),
-        Role::ExpertsGlu => stack(parts, 2, Role::Glu),
-        _ => matrix(parts, role),
+        Role::Experts | Role::ExpertsGlu => stack(parts, role),
+        _ => Unpacked::of(parts, role).map(|matrix| matrix.pack(matrix.kind)),
     }
 }
 
-/// A stack of experts, `each` parts of `role` one.
-fn stack(parts: &[Stored<'_>], each: usize, role: Role) -> Result<Packed, LoadError> {
-    let mut experts = parts.chunks(each).map(|parts| matrix(parts, role));
-    let mut stack = experts.next().unwrap_or_else(|| matrix(parts, role))?;
-    for expert in experts {
-        let expert = expert?;
-        if (expert.rows, expert.cols, expert.kind) != (stack.rows, stack.cols, stack.kind) {
-            return Err(LoadError::Shape("the experts of a stack have one shape and one kind".to_owned()));
-        }
-        if !expert.order.is_empty() || !stack.order.is_empty() {
-            return Err(LoadError::Unsupported(
-                "experts whose columns have an order of their own cannot be run".to_owned(),
-            ));
-        }
+/// A stack of experts, each a matrix or a gate and an up part: in codes where all experts are held alike, their columns as they come, else bf16.
+fn stack(parts: &[Stored<'_>], stacked: Role) -> Result<Packed, LoadError> {
+    LIMITS.check(parts, stacked)?;
+    let (each, role) = if stacked == Role::ExpertsGlu { (2, Role::Glu) } else { (1, Role::Row) };
+    let experts = parts.chunks(each).map(|parts| Unpacked::of(parts, role)).collect::<Result<Vec<_>, _>>()?;
+    if experts.len() > MAX_EXPERTS {
+        let message = format!("the CUDA kernels take {MAX_EXPERTS} experts at most, not {}", experts.len());
+        return Err(LoadError::Unsupported(message));
+    }
+    let kind = experts[0].kind;
+    let alike = |expert: &Unpacked<'_>| expert.kind == kind && expert.order(kind).is_empty();
+    let kind = if experts.iter().all(alike) { kind } else { Kind::Bf16 };
+    let mut packed = experts.iter().map(|expert| expert.pack(kind));
+    let mut stack = packed.next().expect("a stack has an expert");
+    for expert in packed {
         stack.data.extend(expert.data);
         stack.meta.extend(expert.meta);
         stack.experts += 1;
     }
-    if stack.experts > MAX_EXPERTS {
-        let message = format!("the CUDA kernels take {MAX_EXPERTS} experts at most, not {}", stack.experts);
-        return Err(LoadError::Unsupported(message));
-    }
     Ok(stack)
 }
 
-/// Packs one matrix: in codes where all of them are coded in one way that the kernels have, else as bf16 `[N, K]`.
-fn matrix(parts: &[Stored<'_>], role: Role) -> Result<Packed, LoadError> {
-    let cols = LIMITS.check(parts, role)?;
-    let rows: Vec<(&Stored<'_>, usize)> = match role {
-        Role::Glu => (0..parts[0].rows).step_by(GLU_ROWS).flat_map(|first| pair_rows(parts, first)).collect(),
-        _ => parts.iter().flat_map(|part| (0..part.rows).map(move |row| (part, row))).collect(),
-    };
-    let kind = Kind::of(parts, rows.len(), cols, role);
-    let order = if let Kind::Int4(_) = kind { int4::order(&parts[0]) } else { Vec::new() };
-    let (data, meta) = match kind {
-        Kind::Bf16 => (dense(&rows, cols), Vec::new()),
-        Kind::W4 | Kind::W8 => blocks::pack(kind, &rows, cols),
-        Kind::Int4(group) => int4::pack(group, &order, &rows, cols),
-        Kind::Q4K => super_blocks::pack_q4k(&rows, cols),
-        Kind::Q6K => super_blocks::pack_q6k(&rows, cols),
-        Kind::Fp8(scaling) => scaling.pack(&rows, cols),
-    };
-    Ok(Packed { rows: rows.len(), cols, experts: 1, kind, data, meta, order })
+impl<'a> Unpacked<'a> {
+    fn of(parts: &'a [Stored<'a>], role: Role) -> Result<Self, LoadError> {
+        let cols = LIMITS.check(parts, role)?;
+        let rows: Vec<(&Stored<'_>, usize)> = match role {
+            Role::Glu => (0..parts[0].rows).step_by(GLU_ROWS).flat_map(|first| pair_rows(parts, first)).collect(),
+            _ => parts.iter().flat_map(|part| (0..part.rows).map(move |row| (part, row))).collect(),
+        };
+        let kind = Kind::of(parts, rows.len(), cols, role);
+        Ok(Self { parts, rows, cols, kind })
+    }
+
+    /// The order that the columns of `kind` are packed in; empty for their own.
+    fn order(&self, kind: Kind) -> Vec<u32> {
+        if let Kind::Int4(_) = kind { int4::order(&self.parts[0]) } else { Vec::new() }
+    }
+
+    /// The matrix as `kind`: its own, or bf16 `[N, K]`.
+    fn pack(&self, kind: Kind) -> Packed {
+        let (rows, cols, order) = (self.rows.as_slice(), self.cols, self.order(kind));
+        let (data, meta) = match kind {
+            Kind::Bf16 => (dense(rows, cols), Vec::new()),
+            Kind::W4 | Kind::W8 => blocks::pack(kind, rows, cols),
+            Kind::Int4(group) => int4::pack(group, &order, rows, cols),
+            Kind::Q4K => super_blocks::pack_q4k(rows, cols),
+            Kind::Q6K => super_blocks::pack_q6k(rows, cols),
+            Kind::Fp8(scaling) => scaling.pack(rows, cols),
+        };
+        Packed { rows: rows.len(), cols, experts: 1, kind, data, meta, order }
+    }
 }
 
 /// Eight rows of the gate from `first` on, then eight of the up part.

@@ -1,6 +1,6 @@
 //! Mixtures of experts: the routing's kernels and every experts' kernel.
 
-use crate::mixtures::{CASES, Matrix, Mixture, PLAIN, SCALED_CASES};
+use crate::mixtures::{CASES, Matrix, Mixture, PLAIN, SCALED_CASES, stacks};
 
 use super::*;
 
@@ -22,13 +22,14 @@ fn mixtures_agree() {
     }
 }
 
-/// Experts of codes that a file brings and nobody makes here: super-blocks, or INT4 in groups of `group`.
-fn coded(case: &Mixture, format: Format, group: usize) -> Vec<[Matrix; 3]> {
+/// Experts of codes that a file brings and nobody makes here: super-blocks, or INT4 in groups of `group`, with columns in an order of
+/// their own where it is `ordered`.
+fn coded(case: &Mixture, format: Format, group: usize, ordered: bool) -> Vec<[Matrix; 3]> {
     let mut random = Random::new(29);
     let mut matrix = |rows: usize, cols: usize| {
         let (bytes, scales) = match format {
             Format::Int4 => {
-                let case = int4::case(cols, rows, group, true, false, Kind::Int4(group));
+                let case = int4::case(cols, rows, group, true, ordered, Kind::Int4(group));
                 let (codes, scales) = int4::part(&mut random, case, rows);
                 (codes, Some(scales))
             }
@@ -43,14 +44,26 @@ fn coded(case: &Mixture, format: Format, group: usize) -> Vec<[Matrix; 3]> {
 #[test]
 fn experts_of_codes_agree() {
     let small = Mixture { experts: 2, top_k: 1, hidden: 256, ffn: 256, ..PLAIN };
-    let kinds = [(Format::Q4K, 0), (Format::Q6K, 0), (Format::Int4, 32), (Format::Int4, 64)];
-    for ((format, group), tokens) in kinds.into_iter().flat_map(|kind| [3, 130].map(|tokens| (kind, tokens))) {
+    let kinds = [
+        (Format::Q4K, 0, false, Kind::Q4K),
+        (Format::Q6K, 0, false, Kind::Q6K),
+        (Format::Int4, 32, false, Kind::Int4(32)),
+        (Format::Int4, 64, false, Kind::Int4(64)),
+        (Format::Int4, 128, false, Kind::Int4(128)),
+        // The experts share their inputs, which cannot be in every expert's order.
+        (Format::Int4, 128, true, Kind::Bf16),
+    ];
+    for ((format, group, ordered, kind), tokens) in
+        kinds.into_iter().flat_map(|kind| [3, 130].map(|tokens| (kind, tokens)))
+    {
         let Some(mut cuda) = gpu("experts_of_codes_agree") else { return };
         let case = Mixture { tokens, ..small };
-        let matrices = coded(&case, format, group);
+        let matrices = coded(&case, format, group, ordered);
         let expected = case.expected_stored(&matrices);
         let size = (expected.iter().map(|x| x * x).sum::<f32>() / expected.len() as f32).sqrt();
         let tolerance = Tolerance { absolute: 0.03 * size, relative: CLOSE.relative };
+        let kinds = stacks(&mut cuda, &matrices).map(|weight| weight.kind);
+        assert_eq!(kinds, [kind; 2], "{format:?} {group}");
         let actual = case.run_stored(&mut cuda, &matrices, &case.all());
         check_close(&format!("{format:?} {group} {case:?}"), &actual, &expected, tolerance);
     }
