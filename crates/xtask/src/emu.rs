@@ -7,6 +7,7 @@ mod compile;
 mod kernels;
 mod units;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -19,6 +20,8 @@ use compile::{Compiler, Object};
 const LIBRARY: &str = "libcuda.so.1";
 const MATMUL_LIBRARY: &str = "libcublasLt.so";
 const TESTS: &str = "emulator-tests";
+/// What the generated files of kernels begin with, other than those of tests.
+const KERNELS: &str = "kernel";
 
 /// A sanitizer that watches the kernels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -110,7 +113,7 @@ pub fn build(root: &Path, sanitizer: Option<Sanitizer>) -> Result<PathBuf> {
     let folder = build.folder(root);
     let compiler = Compiler::find(root, &folder)?;
     let mut objects = emulator_objects(&compiler, build)?;
-    objects.extend(kernel_objects(&compiler, build, "kernels/cuda", "kernel")?);
+    objects.extend(kernel_objects(&compiler, build, "kernels/cuda", KERNELS)?);
     objects.extend(kernel_objects(&compiler, build, "kernels/cuda/conformance", "conformance")?);
     compiler.compile(&objects)?;
     let driver = link(&compiler, build, &objects, &[], LIBRARY)?.display().to_string();
@@ -118,6 +121,11 @@ pub fn build(root: &Path, sanitizer: Option<Sanitizer>) -> Result<PathBuf> {
     compiler.compile(&objects)?;
     link(&compiler, build, &objects, &["-Wl,--no-as-needed", &driver], MATMUL_LIBRARY)?;
     Ok(folder)
+}
+
+/// The names of the kernels in each of the sources that `build` has compiled to this folder.
+pub fn kernels_by_source(folder: &Path) -> Result<BTreeMap<String, Vec<String>>> {
+    units::kernels(&folder.join("gen"), KERNELS)
 }
 
 fn link(compiler: &Compiler, build: Build, objects: &[Object], others: &[&str], name: &str) -> Result<PathBuf> {

@@ -1,7 +1,7 @@
 //! The CUDA kernels on the emulator: its own tests, then the kernels' tests in other orders of lanes and of kernels, and under
 //! sanitizers. (The plain order is part of all tests, which find the emulator by themselves.)
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;
 
@@ -13,11 +13,15 @@ use crate::emu::{self, Sanitizer};
 use crate::pack::{self, Programs};
 
 const ALL: &[&str] = &["cuda::tests"];
-/// Under the thread sanitizer all tests would take minutes: one with every matmul's tile, one with all of attention, one with all of
-/// sampling.
+/// Under the thread sanitizer all tests would take many minutes: these launch a kernel of each source at least, as few times as they can.
 const UNDER_THREADS: &[&str] = &[
     "cuda::tests::dense::sums_agree",
     "cuda::tests::attention::mixed_steps_agree",
+    "cuda::tests::attention::padding_attends_to_nothing",
+    "cuda::tests::experts::mixtures_of_codes_agree_with_the_reference",
+    "cuda::tests::fp8::gated_units_are_those_of_the_codes",
+    "cuda::tests::int4::gated_units_agree",
+    "cuda::tests::library::gated_units_of_its_products_agree",
     "cuda::tests::sample::rows_beyond_the_kernels_are_sampled_by_the_host",
 ];
 
@@ -26,33 +30,41 @@ pub(super) fn run(context: &Context) -> Result<Counts> {
     let folder = emu::build(&context.root, None)?;
     // The program itself: a sanitizer shall watch it, and not cargo.
     let program = context.built()?.library_tests("kernels")?;
+    let each = kernels::names(&context.root)?.into_iter().map(|name| (name.clone(), vec![name])).collect();
     // Blocks of 8.6 have the least shared memory, and nothing overlaps there; the other orders are on 9.0.
     for (order, capability) in [("reverse", "8.6"), ("random", "9.0"), ("early", "9.0")] {
         println!("-- {order} order, compute capability {capability}");
         let mut command = program.command();
-        command.args(ALL).env("LD_LIBRARY_PATH", &folder).env("TOKENMILL_EMU_ORDER", order).env("TOKENMILL_EMU_CAPABILITY", capability);
-        counts.merge(whole(context, &mut command)?);
+        command
+            .args(ALL)
+            .env("LD_LIBRARY_PATH", &folder)
+            .env("TOKENMILL_EMU_ORDER", order)
+            .env("TOKENMILL_EMU_CAPABILITY", capability);
+        counts.merge(launching(context, &mut command, &each)?);
     }
-    for (sanitizer, names) in [(Sanitizer::Address, ALL), (Sanitizer::Thread, UNDER_THREADS)] {
+    let by_source = emu::kernels_by_source(&folder)?;
+    for (sanitizer, names, wanted) in [(Sanitizer::Address, ALL, &each), (Sanitizer::Thread, UNDER_THREADS, &by_source)]
+    {
         println!("-- {sanitizer:?} sanitizer");
         let folder = emu::build(&context.root, Some(sanitizer))?;
         let mut command = program.command();
         emu::watch(sanitizer, &folder, command.args(names))?;
-        let run = if names == ALL { whole } else { cargo::counted };
-        counts.merge(run(context, &mut command)?);
+        counts.merge(launching(context, &mut command, wanted)?);
     }
     counts.merge(gpu_check(context, &folder)?);
     Ok(counts)
 }
 
-/// Counts the tests that `command` runs, and one more: that among them they launch every kernel.
-fn whole(context: &Context, command: &mut Command) -> Result<Counts> {
+/// Kernels by what they stand for: themselves, or their source.
+type Wanted = BTreeMap<String, Vec<String>>;
+
+/// Counts the tests that `command` runs, and one more: that among them they launch a kernel for each that is `wanted`.
+fn launching(context: &Context, command: &mut Command, wanted: &Wanted) -> Result<Counts> {
     let path = context.target().join("emu-launched.txt");
     std::fs::remove_file(&path).ok();
     let mut counts = cargo::counted(context, command.env("TOKENMILL_EMU_LAUNCHED", &path))?;
     let launched = std::fs::read_to_string(&path).unwrap_or_default();
-    let names = kernels::names(&context.root)?;
-    let missing = missing(&names, &launched);
+    let missing = missing(wanted, &launched);
     if !missing.is_empty() {
         println!("never launched: {}", missing.join(", "));
     }
@@ -60,10 +72,11 @@ fn whole(context: &Context, command: &mut Command) -> Result<Counts> {
     Ok(counts)
 }
 
-/// Those of `names` that are no line of `launched`.
-fn missing<'a>(names: &'a [String], launched: &str) -> Vec<&'a str> {
+/// What of `wanted` has no kernel among the lines of `launched`.
+fn missing<'a>(wanted: &'a Wanted, launched: &str) -> Vec<&'a str> {
     let launched: BTreeSet<&str> = launched.lines().collect();
-    names.iter().map(String::as_str).filter(|name| !launched.contains(name)).collect()
+    let absent = |names: &[String]| names.iter().all(|name| !launched.contains(name.as_str()));
+    wanted.iter().filter(|(_, names)| absent(names)).map(|(what, _)| what.as_str()).collect()
 }
 
 /// The command for machines with a GPU, on shapes for the emulator: each of its steps counts.
@@ -106,8 +119,10 @@ mod tests {
 
     #[test]
     fn kernels_that_no_test_launches_are_named() {
-        let names = ["norm", "norm_add", "sample"].map(str::to_owned);
-        assert_eq!(missing(&names, "norm_add\nsample\nwrapper\n"), ["norm"]);
-        assert!(missing(&names, "sample\nnorm\nnorm_add\n").is_empty());
+        let wanted =
+            |what: &str, names: &[&str]| (what.to_owned(), names.iter().map(|&name| name.to_owned()).collect());
+        let wanted = Wanted::from([wanted("norm.cu", &["norm", "norm_add"]), wanted("sample", &["sample"])]);
+        assert_eq!(missing(&wanted, "norms\nsample\nwrapper\n"), ["norm.cu"]);
+        assert!(missing(&wanted, "sample\nnorm_add\n").is_empty());
     }
 }

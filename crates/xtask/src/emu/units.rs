@@ -1,5 +1,6 @@
 //! One generated file per kernel file: it includes the kernel file and makes its kernels known by name.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -21,7 +22,7 @@ fn generate_one(compiler: &Compiler, source: &Path, prefix: &str) -> Result<Path
     let unit = compiler.generated().join(format!("{prefix}-{stem}.cpp"));
     // A header may declare kernels through a macro.
     let folder = source.parent().unwrap_or(source);
-    let mut inputs = headers(&folder.join("include"))?;
+    let mut inputs = files(&folder.join("include"))?;
     inputs.push(source.to_owned());
     if !newer_than_all(&unit, &inputs) {
         let text = unit_text(source, &kernels::find(&compiler.preprocess(source)?))?;
@@ -30,7 +31,24 @@ fn generate_one(compiler: &Compiler, source: &Path, prefix: &str) -> Result<Path
     Ok(unit)
 }
 
-fn headers(folder: &Path) -> Result<Vec<PathBuf>> {
+/// The names of the kernels that generated files make known, by source.
+pub fn kernels(folder: &Path, prefix: &str) -> Result<BTreeMap<String, Vec<String>>> {
+    let mut found = BTreeMap::new();
+    for path in files(folder)? {
+        let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+        if let Some(source) = stem.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('-')) {
+            found.insert(format!("{source}.cu"), names(&fs::read_to_string(&path)?));
+        }
+    }
+    Ok(found)
+}
+
+fn names(unit: &str) -> Vec<String> {
+    let marks = unit.lines().filter_map(|line| line.strip_prefix("EMU_KERNEL("));
+    marks.filter_map(|mark| mark.split(',').next()).map(str::to_owned).collect()
+}
+
+fn files(folder: &Path) -> Result<Vec<PathBuf>> {
     if !folder.is_dir() {
         return Ok(Vec::new());
     }
@@ -66,6 +84,7 @@ mod tests {
         let text = |kernel| unit_text(Path::new("/x/copy.cu"), &[kernel]).expect("it has a kernel");
         assert!(text(kernel(None)).contains("#include \"/x/copy.cu\"\nEMU_KERNEL(copy, (1024))\n"));
         assert!(text(kernel(Some("4 * 32"))).contains("EMU_KERNEL(copy, (4 * 32))"));
+        assert_eq!(names(&text(kernel(None))), ["copy"]);
         assert!(unit_text(Path::new("/x/copy.cu"), &[]).is_err());
     }
 }

@@ -88,7 +88,7 @@ fn attention_emits_what_it_is_asked_for() {
 }
 
 /// A gate and an up part of `rows` each.
-fn pair(cuda: &mut Cuda, rows: usize, cols: usize, role: Role) -> Weight {
+pub(super) fn pair(cuda: &mut Cuda, rows: usize, cols: usize, role: Role) -> Weight {
     let values = [9, 10].map(|seed| bytes(&values(&mut Random::new(seed), rows * cols)));
     let parts = values.each_ref().map(|bytes| Stored::new(rows, cols, Format::F32, bytes).unwrap());
     cuda.pack(&parts, role).unwrap()

@@ -105,6 +105,31 @@ fn the_library_agrees_where_it_is_asked() {
     }
 }
 
+/// Gated units of 65 rows: the least that the library is asked for.
+fn gated(cuda: &mut Cuda) -> Vec<f32> {
+    let (rows, hidden, units) = (65, 32, 16);
+    let (pair, same) = (emit::pair(cuda, units, hidden, Role::Glu), identity(cuda, units));
+    let table = pack(cuda, &values(&mut Random::new(3), rows * hidden), hidden, Role::Embed);
+    let spec = NormSpec { gain: cuda.vector(&vec![1.0; hidden]).unwrap(), eps: 1e-5, size: hidden };
+    let step = StepInputs { token_ids: (0..rows as u32).collect(), ..StepInputs::default() };
+    let outputs = run(cuda, &[step], &mut |cuda| {
+        let x = cuda.embed(&table, 1.0);
+        let act = cuda.norm(&x, &spec, Cuda::wants(&pair));
+        let units = cuda.linear_glu(&act, &pair, Activation::GeluTanh, Cuda::wants(&same));
+        cuda.linear(&units, &same, None)
+    });
+    outputs.concat()
+}
+
+#[test]
+fn gated_units_of_its_products_agree() {
+    let Some(mut cuda) = gpu_with_library("gated_units_of_its_products_agree") else { return };
+    let expected = gated(&mut gpu("a second context").expect("there was a first"));
+    let tolerance = Tolerance { absolute: 0.05, relative: 0.02 };
+    check_close("gated units", &gated(&mut cuda), &expected, tolerance);
+    assert_eq!(cuda.library.as_ref().expect("it is there").num_plans(), 2);
+}
+
 #[test]
 fn a_product_that_the_library_refuses_is_left_to_others() {
     let Some(cuda) = gpu_with_library("a_product_that_the_library_refuses_is_left_to_others") else { return };
