@@ -1,5 +1,5 @@
 //! Compiles every CUDA kernel for every architecture into target/kernels, where builds look for it, and holds each to its budget:
-//! registers, no spills, no stack, and the instructions that it was written for.
+//! registers, static shared memory, no spills, no stack, and the instructions that it was written for, and none that it must not have.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -9,14 +9,39 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 use fatbin::{Image, Recipe};
+use serde::Deserialize;
 
 use super::{Context, Counts, venv};
 
 const BUDGETS: &str = "kernels/budgets.toml";
-/// What a kernel may take and must contain; by its name in `kernels/budgets.toml`.
+/// `kernels/budgets.toml`.
+#[derive(Deserialize)]
+struct Budgets {
+    /// Instructions that no kernel may contain.
+    forbidden: Vec<String>,
+    /// What names of instructions stand for.
+    instructions: BTreeMap<String, Meaning>,
+    kernels: BTreeMap<String, Budget>,
+}
+
+/// An instruction, or one an architecture.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Meaning {
+    Anywhere(String),
+    By(BTreeMap<String, String>),
+}
+
+/// What a kernel may take and must contain.
+#[derive(Deserialize)]
 struct Budget {
     registers: u64,
+    #[serde(default)]
+    shared: u64,
     instructions: Vec<String>,
+    /// Registers on one architecture.
+    #[serde(flatten)]
+    registers_on: BTreeMap<String, u64>,
 }
 
 /// A kernel on an architecture, as in `sm_90a`.
@@ -30,13 +55,14 @@ struct Compiled {
 #[derive(Debug, Default, PartialEq)]
 struct Usage {
     registers: u64,
+    shared: u64,
     stack: u64,
     spills: u64,
 }
 
 pub(super) fn run(context: &Context) -> Result<Counts> {
     let toolkit = toolkit(context)?;
-    let budgets = budgets(&context.root.join(BUDGETS))?;
+    let budgets = Budgets::read(&context.root)?;
     let (package, store) = (context.root.join("kernels"), context.target().join("kernels"));
     fs::create_dir_all(&store).context("target/ can be written")?;
     let recipe = Recipe::new(&package, fatbin::ARCHS)?;
@@ -58,9 +84,9 @@ pub(super) fn run(context: &Context) -> Result<Counts> {
         }
         counts.add(passed);
     }
-    println!("{} kernels x {} architectures", budgets.len(), fatbin::ARCHS.len());
+    println!("{} kernels x {} architectures", budgets.kernels.len(), fatbin::ARCHS.len());
     ensure!(
-        counts.passed + counts.failed >= (budgets.len() * fatbin::ARCHS.len()) as u64,
+        counts.passed + counts.failed >= (budgets.kernels.len() * fatbin::ARCHS.len()) as u64,
         "a budget names a kernel that is not there"
     );
     Ok(counts)
@@ -86,44 +112,66 @@ fn toolkit(context: &Context) -> Result<PathBuf> {
 
 /// The names of all kernels.
 pub(super) fn names(root: &Path) -> Result<Vec<String>> {
-    Ok(budgets(&root.join(BUDGETS))?.into_keys().collect())
-}
-
-fn budgets(path: &Path) -> Result<BTreeMap<String, Budget>> {
-    let table: toml::Table = fs::read_to_string(path)?.parse()?;
-    let budget = |(name, entry): (&String, &toml::Value)| {
-        let registers = entry.get("registers").and_then(toml::Value::as_integer);
-        let instructions = entry.get("instructions").and_then(toml::Value::as_array).into_iter().flatten();
-        let instructions = instructions.filter_map(toml::Value::as_str).map(str::to_owned).collect();
-        let registers = registers.with_context(|| format!("{name} needs `registers`"))? as u64;
-        Ok((name.clone(), Budget { registers, instructions }))
-    };
-    table.iter().map(budget).collect()
+    Ok(Budgets::read(root)?.kernels.into_keys().collect())
 }
 
 /// One line for each kernel and architecture.
-fn check(image: &Image, toolkit: &Path, budgets: &BTreeMap<String, Budget>) -> Result<Vec<String>> {
+fn check(image: &Image, toolkit: &Path, budgets: &Budgets) -> Result<Vec<String>> {
     let code = disassembly(&image.path, toolkit)?;
     let lines = usages(&image.said).into_iter().map(|(kernel, usage)| {
-        let verdict = match budgets.get(&kernel.name) {
-            None => Err("has no budget in kernels/budgets.toml".to_owned()),
-            Some(budget) => judge(budget, &usage, code.get(&kernel).map_or("", String::as_str)),
-        };
+        let verdict = budgets.judge(&kernel, &usage, code.get(&kernel).map_or("", String::as_str));
         let what = format!("{} on {}", kernel.name, kernel.arch);
         verdict.map_or_else(|why| format!("FAIL  {what}: {why}"), |()| format!("ok    {what}: {usage:?}"))
     });
     Ok(lines.collect())
 }
 
-fn judge(budget: &Budget, usage: &Usage, code: &str) -> Result<(), String> {
-    if usage.stack > 0 || usage.spills > 0 {
-        return Err(format!("has {} bytes of stack and spills {}", usage.stack, usage.spills));
+impl Budgets {
+    fn read(root: &Path) -> Result<Self> {
+        toml::from_str(&fs::read_to_string(root.join(BUDGETS))?).with_context(|| format!("{BUDGETS} cannot be read"))
     }
-    if usage.registers > budget.registers {
-        return Err(format!("takes {} registers, {} are allowed", usage.registers, budget.registers));
+
+    fn judge(&self, kernel: &Compiled, usage: &Usage, code: &str) -> Result<(), String> {
+        let budget = self.kernels.get(&kernel.name).ok_or_else(|| format!("has no budget in {BUDGETS}"))?;
+        if usage.stack > 0 || usage.spills > 0 {
+            return Err(format!("has {} bytes of stack and spills {}", usage.stack, usage.spills));
+        }
+        let registers = *budget.registers_on.get(&kernel.arch).unwrap_or(&budget.registers);
+        for (what, taken, allowed) in
+            [("registers", usage.registers, registers), ("bytes of shared memory", usage.shared, budget.shared)]
+        {
+            if taken > allowed {
+                return Err(format!("takes {taken} {what}, {allowed} are allowed"));
+            }
+        }
+        if let Some(instruction) = self.forbidden.iter().find(|instruction| has(code, instruction)) {
+            return Err(format!("has {instruction}"));
+        }
+        for name in &budget.instructions {
+            let instruction = self.meaning(name, &kernel.arch)?;
+            if !has(code, instruction) {
+                return Err(format!("has no {instruction}"));
+            }
+        }
+        Ok(())
     }
-    let missing = budget.instructions.iter().find(|instruction| !code.contains(instruction.as_str()));
-    missing.map_or(Ok(()), |instruction| Err(format!("has no {instruction}")))
+
+    fn meaning<'a>(&'a self, name: &'a str, arch: &str) -> Result<&'a str, String> {
+        match self.instructions.get(name) {
+            None => Ok(name),
+            Some(Meaning::Anywhere(instruction)) => Ok(instruction),
+            Some(Meaning::By(archs)) => {
+                archs.get(arch).map(String::as_str).ok_or_else(|| format!("needs to know what {name} is there"))
+            }
+        }
+    }
+}
+
+/// Whether a listing has an instruction that begins so: `LD.E.64` is an `LD.E`, and `LDG.E` is none.
+fn has(code: &str, instruction: &str) -> bool {
+    let ends = |at: usize| !code[at + instruction.len()..].starts_with(|c: char| c.is_ascii_alphanumeric());
+    let starts = |at: usize| !code[..at].ends_with(|c: char| c.is_ascii_alphanumeric() || c == '.');
+    code.match_indices(instruction).any(|(at, _)| starts(at) && ends(at))
 }
 
 /// What ptxas says of each kernel.
@@ -146,6 +194,7 @@ fn usages(said: &str) -> Vec<(Compiled, Usage)> {
             usage.spills = before(line, " bytes spill stores") + before(line, " bytes spill loads");
         } else if line.contains(" registers") {
             usage.registers = before(line, " registers");
+            usage.shared = before(line, " bytes smem");
         }
     }
     usages
@@ -200,17 +249,37 @@ mod tests {
                     ptxas info    : Used 80 registers, used 1 barriers\n\
                     ptxas info    : Compiling entry function 'two' for 'sm_80'\n    0 bytes stack frame, 0 bytes spill stores, 0 bytes \
                     spill loads\nptxas info    : Used 24 registers, 128 bytes smem\n";
-        let usage = |registers, stack, spills| Usage { registers, stack, spills };
-        assert_eq!(usages(said), [(on("one", "sm_80"), usage(80, 8, 16)), (on("two", "sm_80"), usage(24, 0, 0))]);
+        let usage = |registers, shared, stack, spills| Usage { registers, shared, stack, spills };
+        assert_eq!(
+            usages(said),
+            [(on("one", "sm_80"), usage(80, 0, 8, 16)), (on("two", "sm_80"), usage(24, 128, 0, 0))]
+        );
     }
 
     #[test]
     fn a_budget_is_kept_or_named() {
-        let budget = Budget { registers: 64, instructions: vec!["HMMA".to_owned()] };
-        let usage = |registers, stack| Usage { registers, stack, spills: 0 };
-        assert_eq!(judge(&budget, &usage(64, 0), "  HMMA.16816  "), Ok(()));
-        assert!(judge(&budget, &usage(65, 0), "HMMA").unwrap_err().contains("65 registers"));
-        assert!(judge(&budget, &usage(8, 8), "HMMA").unwrap_err().contains("8 bytes of stack"));
-        assert_eq!(judge(&budget, &usage(8, 0), "FFMA"), Err("has no HMMA".to_owned()));
+        let budgets: Budgets = toml::from_str(
+            "forbidden = ['LDL', 'LD.E']\n[instructions]\nMMA = { sm_80 = 'HMMA', sm_89 = 'QMMA' }\nCOPY = 'LDGSTS.128'\n\
+             [kernels]\none = { registers = 64, sm_89 = 48, shared = 128, instructions = ['MMA', 'COPY'] }\n",
+        )
+        .expect("it is written right");
+        let usage = |registers, shared, stack| Usage { registers, shared, stack, spills: 0 };
+        let (small, hmma, qmma) = (usage(48, 128, 0), "  HMMA.16816 LDGSTS.128 LDG.E", "QMMA.16832 ; LDGSTS.128 ;");
+        for (kernel, usage, code, expected) in [
+            (on("one", "sm_80"), &small, hmma, Ok(())),
+            (on("one", "sm_80"), &usage(65, 0, 0), hmma, Err("takes 65 registers, 64 are allowed")),
+            (on("one", "sm_89"), &usage(49, 0, 0), qmma, Err("takes 49 registers, 48 are allowed")),
+            (on("one", "sm_80"), &usage(8, 132, 0), hmma, Err("takes 132 bytes of shared memory, 128 are allowed")),
+            (on("one", "sm_80"), &usage(8, 0, 8), hmma, Err("has 8 bytes of stack and spills 0")),
+            (on("one", "sm_89"), &small, qmma, Ok(())),
+            (on("one", "sm_89"), &small, hmma, Err("has no QMMA")),
+            (on("one", "sm_80"), &small, "HMMA LDGSTS.12", Err("has no LDGSTS.128")),
+            (on("one", "sm_90a"), &small, hmma, Err("needs to know what MMA is there")),
+            (on("one", "sm_80"), &small, "HMMA LDGSTS.128 LDL.LU", Err("has LDL")),
+            (on("one", "sm_80"), &small, "HMMA LDGSTS.128 LD.E.64", Err("has LD.E")),
+            (on("two", "sm_80"), &small, hmma, Err("has no budget in kernels/budgets.toml")),
+        ] {
+            assert_eq!(budgets.judge(&kernel, usage, code), expected.map_err(str::to_owned), "{kernel:?} {code}");
+        }
     }
 }
