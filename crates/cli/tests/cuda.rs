@@ -252,7 +252,7 @@ fn what_the_gpu_cannot_hold_or_run_is_one_sentence() {
             &[TINY, "--max-num-batched-tokens", "8192"],
             "are left: --max-num-batched-tokens and --max-num-seqs make the workspace smaller",
         ),
-        ("4000000", &[TINY, "--max-model-len", "512", "--kv-cache-memory", "64KiB"], "a smaller --max-model-len"),
+        ("8000000", &[TINY, "--max-model-len", "512", "--kv-cache-memory", "64KiB"], "a smaller --max-model-len"),
         ("99000000", &[TINY, "--kv-cache-memory", "1GiB"], "the KV cache was to take 1024.0 MiB, but weights take"),
         ("99000000", &[TINY, "--device", "cuda:7"], "there is no GPU 7: the only one is cuda:0"),
         ("99000000", &[TINY, "--kv-cache-dtype", "f32"], "the CUDA kernels have no F32 KV cache; use bf16 or fp8"),
