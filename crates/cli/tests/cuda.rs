@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -107,9 +108,15 @@ impl Server {
 
     /// That a supervisor sees a failure, and whoever reads the log its reason.
     fn ends_as_its_engine_gave_up(mut self) {
-        let mut said = String::new();
-        self.said.read_to_string(&mut said).expect("stderr is text");
-        let status = self.child.wait().expect("the server ends by itself");
+        let (child, stderr, mut said) = (&mut self.child, &mut self.said, String::new());
+        let (ended, end) = mpsc::channel();
+        std::thread::scope(|scope| {
+            scope.spawn(|| ended.send(stderr.read_to_string(&mut said)));
+            if end.recv_timeout(PATIENCE).is_err() {
+                child.kill().ok();
+            }
+        });
+        let status = child.wait().expect("a server ends by itself or is killed");
         assert_eq!(status.code(), Some(1), "{said}");
         let last = said.lines().rfind(|line| !line.starts_with("emu: ")).unwrap_or_default();
         assert!(last.starts_with("tokenmill: the server ends, as its engine has given up: The device"), "{said}");

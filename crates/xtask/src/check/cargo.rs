@@ -30,6 +30,7 @@ fn one(command: &mut Command) -> Result<Counts> {
 pub(super) fn tests(context: &Context) -> Result<Counts> {
     let harnesses: Vec<_> = context.built()?.tests().filter(|program| program.package != goldens::PACKAGE).collect();
     skipped::clear(context)?;
+    super::emulator::refresh(context)?;
     let next = AtomicUsize::new(0);
     let work = || {
         let mut counts = Counts::default();
@@ -67,6 +68,7 @@ fn prepare(context: &Context, command: &mut Command) {
 /// Runs a test harness and counts what it says. A harness that fails without a failed test counts as one.
 pub(super) fn counted(context: &Context, command: &mut Command) -> Result<Counts> {
     skipped::clear(context)?;
+    super::emulator::refresh(context)?;
     prepare(context, command);
     let output = command::run(command)?;
     let mut counts = outcome(&output.text, output.status.success());

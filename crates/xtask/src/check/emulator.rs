@@ -104,6 +104,14 @@ fn gpu_check(context: &Context, emulator: &Path) -> Result<Counts> {
     Ok(counts)
 }
 
+/// Brings the emulator, where there is one, up to the kernels as they are now.
+pub(super) fn refresh(context: &Context) -> Result<()> {
+    if context.target().join("emu").exists() {
+        emu::build(&context.root, None)?;
+    }
+    Ok(())
+}
+
 /// Points `command` to the emulator, where it was built and nothing else was chosen.
 pub(super) fn offer(context: &Context, command: &mut Command) {
     let folder = context.target().join("emu");
