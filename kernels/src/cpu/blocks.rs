@@ -41,11 +41,13 @@ pub(super) struct Ahead {
 }
 
 impl Ahead {
+    /// Asks for the bytes of part `idx`, where 32 k are `PARTS` of them.
     #[inline(always)]
-    unsafe fn fetch<S: Simd>(self, group: usize) {
-        for line in (0..self.step).step_by(64) {
+    unsafe fn fetch<S: Simd, const PARTS: usize>(self, idx: usize) {
+        let bytes = self.step.div_ceil(PARTS);
+        for line in (0..bytes).step_by(64) {
             // SAFETY: a hint, valid anywhere.
-            unsafe { S::prefetch(self.at.wrapping_add(group * self.step + line)) };
+            unsafe { S::prefetch(self.at.wrapping_add(idx * bytes + line)) };
         }
     }
 }
@@ -147,7 +149,7 @@ impl<const EXTRA: u8, const P: usize> Block for W4<EXTRA, P> {
             for group in 0..groups {
                 let record: [*const u8; T] = std::array::from_fn(|j| w.add((group * STRIP + j) * Self::KIND.record()));
                 let q = x.q.add((row * groups + group) * P * GROUP);
-                ahead.fetch::<S>(group);
+                ahead.fetch::<S, 1>(group);
                 let mut dots = [[[S::nibble_zero(); P]; T]; R];
                 for step in 0..4 {
                     let at = Self::KIND.header() + step * 64;
@@ -205,7 +207,7 @@ impl<const EXTRA: u8, const P: usize> Block for W8<EXTRA, P> {
             for group in 0..groups {
                 let record: [*const u8; T] = std::array::from_fn(|j| w.add((group * STRIP + j) * Self::KIND.record()));
                 let q = x.q.add((row * groups + group) * P * GROUP);
-                ahead.fetch::<S>(group);
+                ahead.fetch::<S, 1>(group);
                 for part in 0..8 / Self::STEPS {
                     let mut dots = [[[S::splat_i(0); P]; T]; R];
                     for (i, dots) in dots.iter_mut().enumerate() {
@@ -300,8 +302,8 @@ unsafe fn pairs<S: Simd, const R: usize, const T: usize>(
         let mut acc = [[S::splat(0.0); T]; R];
         for pair in 0..count {
             let w = w.add(pair * STRIP * 64);
-            if pair.is_multiple_of(GROUP / 2) {
-                ahead.fetch::<S>(pair / (GROUP / 2));
+            if pair.is_multiple_of(4) {
+                ahead.fetch::<S, 4>(pair / 4);
             }
             let w: [S::B; T] = std::array::from_fn(|j| S::load_b(w.add(j * 64)));
             for (i, acc) in acc.iter_mut().enumerate() {

@@ -266,7 +266,7 @@ impl Job<'_> {
         let blocks = (self.end_row - self.first_row).div_ceil(MAX_ROWS) * STRIP / T;
         let block = (row - self.first_row) / MAX_ROWS * STRIP / T + tile / T;
         let part = self.segment.kind.strip_bytes(self.matmul.weight.cols).div_ceil(blocks);
-        Ahead { at: next.wrapping_add(block * part), step: part.div_ceil(self.matmul.weight.cols / GROUP) }
+        Ahead { at: next.wrapping_add(block * part), step: part.div_ceil(self.matmul.weight.cols.div_ceil(GROUP)) }
     }
 
     /// The epilogue of `R` rows of the strip.
