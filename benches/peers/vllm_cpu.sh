@@ -27,7 +27,8 @@ if [ ! -f VERSION ]; then
     basename "$wheel" .whl > VERSION
 fi
 
-[ -d model ] || venv/bin/python - "$model" model.part <<'EOF'
+if [ ! -d model ]; then
+    venv/bin/python - "$model" model.part <<'EOF'
 import pathlib
 import sys
 
@@ -43,5 +44,6 @@ if hasattr(model.config, "quantization_config"):
 model.save_pretrained(out)
 AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name).save_pretrained(out)
 EOF
-[ -d model ] || mv model.part model
+    mv model.part model
+fi
 cat VERSION
