@@ -1,8 +1,10 @@
 //! Response: one request as its client sees it. Runs on the client's task: detokenizes, watches for stop strings,
 //! counts. Knows the engine only as a channel of updates.
 
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use contract::{Logprob, SamplingParams, TokenId};
@@ -77,13 +79,18 @@ impl Response {
 
     /// The next event; `None` after `Failed` and after each choice has finished. May be cancelled and called again.
     pub async fn next(&mut self) -> Option<Event> {
+        poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    /// As `next`, for a task that waits for several.
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Event>> {
         while !self.has_ended() {
-            let update = self.updates.recv().await;
+            let update = ready!(self.updates.poll_recv(cx));
             if let Some(event) = self.apply(update) {
-                return Some(event);
+                return Poll::Ready(Some(event));
             }
         }
-        None
+        Poll::Ready(None)
     }
 
     /// As `next`, for a thread without an async runtime.

@@ -2,18 +2,20 @@
 //!
 //! Dropping it drops the responses, which aborts them in the engine: that is all there is to a client going away.
 
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
 use engine::{Delta, Event, TokenLogprob, Usage};
-use futures::StreamExt;
-use futures::stream::{self, BoxStream, SelectAll};
 
 use crate::error::ApiError;
 use crate::metrics::{Meter, Metrics};
 
-/// One prompt each, in the order of the request.
+/// One part for each prompt that has not ended.
 pub(crate) struct Generation {
-    parts: SelectAll<BoxStream<'static, Result<Step, ApiError>>>,
+    parts: Vec<Part>,
+    /// The part that was asked last.
+    turn: usize,
 }
 
 /// What happened next. `prompt` counts the prompts of the request.
@@ -33,20 +35,28 @@ pub(crate) enum Step {
 
 impl Generation {
     pub fn new(responses: Vec<engine::Response>, metrics: &Arc<Metrics>) -> Self {
-        let parts = responses.into_iter().enumerate().map(|(prompt, response)| {
-            let part = Part { prompt, response, meter: Meter::new(Arc::clone(metrics)), ended: false };
-            stream::unfold(part, Part::advance).boxed()
-        });
-        Self { parts: stream::select_all(parts) }
+        let part = |(prompt, response)| Part { prompt, response, meter: Meter::new(Arc::clone(metrics)) };
+        Self { parts: responses.into_iter().enumerate().map(part).collect(), turn: 0 }
     }
 
     /// The next step of any prompt. An error is the last: it takes the other prompts with it.
     pub async fn next(&mut self) -> Option<Result<Step, ApiError>> {
-        let step = self.parts.next().await;
-        if matches!(step, Some(Err(_))) {
-            self.parts.clear();
+        poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    /// Prompts take turns.
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Step, ApiError>>> {
+        for _ in 0..self.parts.len() {
+            self.turn = (self.turn + 1) % self.parts.len();
+            let Poll::Ready(step) = self.parts[self.turn].poll_next(cx) else { continue };
+            match step {
+                Ok(Step::Ended(_)) => drop(self.parts.swap_remove(self.turn)),
+                Err(_) => self.parts.clear(),
+                Ok(_) => {}
+            }
+            return Poll::Ready(Some(step));
         }
-        step
+        if self.parts.is_empty() { Poll::Ready(None) } else { Poll::Pending }
     }
 }
 
@@ -54,33 +64,27 @@ struct Part {
     prompt: usize,
     response: engine::Response,
     meter: Meter,
-    ended: bool,
 }
 
 impl Part {
-    async fn advance(mut self) -> Option<(Result<Step, ApiError>, Self)> {
-        if self.ended {
-            return None;
-        }
+    /// Its last step is the count or an error.
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Step, ApiError>> {
         let prompt = self.prompt;
-        let step = match self.response.next().await {
+        Poll::Ready(match ready!(self.response.poll_next(cx)) {
             Some(Event::Prompt(logprobs)) => Ok(Step::Prompt { prompt, logprobs }),
             Some(Event::Delta(delta)) => {
                 self.meter.delta(&delta);
                 Ok(Step::Delta { prompt, delta })
             }
             Some(Event::Failed(error)) => {
-                self.ended = true;
                 self.meter.failed();
                 Err(error.into())
             }
             None => {
-                self.ended = true;
                 let usage = self.response.usage();
                 self.meter.ended(usage, self.response.timing());
                 Ok(Step::Ended(usage))
             }
-        };
-        Some((step, self))
+        })
     }
 }

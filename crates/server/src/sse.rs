@@ -1,6 +1,7 @@
 //! The streamed answer: its pieces as server-sent events.
 
 use std::convert::Infallible;
+use std::pin::Pin;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
@@ -8,6 +9,7 @@ use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::Response;
 use futures::stream;
 use serde::Serialize;
+use tokio::time::{Instant, Sleep};
 
 use crate::shape::{Answer, Envelope, Piece, Shape};
 
@@ -17,7 +19,8 @@ const KEEP_ALIVE: &[u8] = b": keep-alive\n\n";
 /// Writes pieces as they come; a comment after each `keep_alive` of silence; an error as the last event, without the
 /// mark of a good end.
 pub(crate) fn respond<S: Shape>(answer: Answer<S>, include_usage: bool, keep_alive: Duration) -> Response {
-    let writer = Writer { answer, include_usage, keep_alive, ended: false };
+    let silence = Box::pin(tokio::time::sleep(keep_alive));
+    let writer = Writer { answer, include_usage, keep_alive, silence, ended: false };
     let mut response = Response::new(Body::from_stream(stream::unfold(writer, Writer::advance)));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
@@ -30,21 +33,28 @@ struct Writer<S: Shape> {
     answer: Answer<S>,
     include_usage: bool,
     keep_alive: Duration,
+    /// Until the next comment; kept, as a timer of its own for each piece would cost more than the piece.
+    silence: Pin<Box<Sleep>>,
     ended: bool,
 }
 
 impl<S: Shape> Writer<S> {
     async fn advance(mut self) -> Option<(Result<Bytes, Infallible>, Self)> {
         while !self.ended {
-            let bytes = match tokio::time::timeout(self.keep_alive, self.answer.next()).await {
-                Err(_) => Bytes::from_static(KEEP_ALIVE),
-                Ok(Some(Ok(piece))) if piece.usage.is_some() && !self.include_usage => continue,
-                Ok(Some(Ok(piece))) => event(&self.envelope(&piece)),
-                Ok(Some(Err(error))) => {
+            self.silence.as_mut().reset(Instant::now() + self.keep_alive);
+            let next = tokio::select! {
+                biased;
+                next = self.answer.next() => next,
+                () = self.silence.as_mut() => return Some((Ok(Bytes::from_static(KEEP_ALIVE)), self)),
+            };
+            let bytes = match next {
+                Some(Ok(piece)) if piece.usage.is_some() && !self.include_usage => continue,
+                Some(Ok(piece)) => event(&self.envelope(&piece)),
+                Some(Err(error)) => {
                     self.ended = true;
                     event(&error.body())
                 }
-                Ok(None) => {
+                None => {
                     self.ended = true;
                     Bytes::from_static(DONE)
                 }
