@@ -100,8 +100,7 @@ impl Simulated {
 }
 
 fn serve(listener: TcpListener, engine: EngineHandle, stopped: oneshot::Receiver<()>) {
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    let runtime = server::runtime().expect("a runtime");
     runtime.block_on(async move {
         listener.set_nonblocking(true).expect("a socket");
         let listener = tokio::net::TcpListener::from_std(listener).expect("a socket of this runtime");

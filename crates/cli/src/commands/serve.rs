@@ -30,7 +30,7 @@ pub fn run(args: &ServeArgs) -> Result<()> {
         ..ServerConfig::new(&assembled.files.name)
     };
     announce(&assembled, &config, listener.local_addr()?);
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let runtime = server::runtime()?;
     let engine = assembled.engine.clone();
     runtime.block_on(async move {
         listener.set_nonblocking(true)?;

@@ -244,7 +244,7 @@ impl OurServer {
         let (stop, stopped) = oneshot::channel::<()>();
         let engine = assembled.engine.clone();
         let thread = std::thread::Builder::new().name("server".to_owned()).spawn(move || {
-            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+            let runtime = server::runtime()?;
             runtime.block_on(async move {
                 listener.set_nonblocking(true)?;
                 let stopped = async { stopped.await.unwrap_or_default() };
