@@ -8,13 +8,16 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use benches::{Bound, SHAPES, Shape, Timed, cpu, decode_inputs, prefill_inputs, weight_bytes};
+use contract::SamplingParams;
 use criterion::{Criterion, criterion_group, criterion_main};
 use kernels::cpu::{Buf, Cpu, Peaks};
 use quant::{Format, Stored};
+use sampler::{Row, Sampled};
 use tensor::{
     Act, ActSet, Activation, AttnSpec, Backend, CacheSpec, Encoding, KvDtype, KvScales, NormSpec, QkvSpec, Role,
-    RopeTable, StepInputs, StepKey,
+    RopeTable, RouteSpec, StepInputs, StepKey,
 };
+use testkit::Random;
 
 const ROWS: [usize; 4] = [1, 8, 32, 256];
 const HEADS: usize = 9;
@@ -212,6 +215,98 @@ fn norms(bench: &mut Bench<'_>) {
     }
 }
 
+/// Picking tokens out of `rows` of logits over the default model's vocabulary.
+fn sampling(bench: &mut Bench<'_>, what: &str, params: &SamplingParams) {
+    for rows in [1, 32] {
+        let mut cpu = cpu();
+        let vocab = SHAPES[3].rows;
+        let logits = cpu.vector(&Random::new(1).vector(rows * vocab)).expect("a vector");
+        let row = |logits| Row {
+            logits,
+            params,
+            position: 0,
+            tokens: &[],
+            prompt_len: 0,
+            counts: None,
+            mask: None,
+            known: None,
+        };
+        let mut rows_to_sample: Vec<Row<'_>> = (0..rows).map(row).collect();
+        let mut sampled = Sampled::default();
+        let inputs = decode_inputs(rows, 16, BLOCK_SIZE);
+        let bound = Bound { bytes: (rows * vocab * 4) as f64, ..Bound::default() };
+        bench.run(&format!("sample {what} M={rows}"), &bound, &mut cpu, &inputs, &mut |b| {
+            sampled.clear();
+            b.sample(&logits, &mut rows_to_sample, &mut sampled).expect("rows of these logits");
+            logits.clone()
+        });
+        assert!(sampled.rows.iter().all(|row| row.finite), "what was timed picks tokens");
+    }
+}
+
+fn samplings(bench: &mut Bench<'_>) {
+    sampling(bench, "greedy", &SamplingParams::greedy());
+    sampling(bench, "at 0.8", &SamplingParams { temperature: 0.8, ..SamplingParams::default() });
+    sampling(
+        bench,
+        "top-k 50, top-p 0.9",
+        &SamplingParams { temperature: 0.8, top_k: 50, top_p: 0.9, ..SamplingParams::default() },
+    );
+}
+
+const EXPERTS: usize = 32;
+const TOP_K: usize = 4;
+/// Gate and up of one expert, together, and down.
+const EXPERT: [Shape; 2] = [Shape { rows: 1024, cols: 1024 }, Shape { rows: 1024, cols: 512 }];
+
+/// A mixture of experts: routing, both matmuls and the sum. Tokens spread over experts by chance.
+fn mixtures(bench: &mut Bench<'_>) {
+    let format = Format::Q4_1;
+    let half = Shape { rows: EXPERT[0].rows / 2, ..EXPERT[0] };
+    let [gate_up, down] = EXPERT.map(|shape| weight_bytes(format, shape));
+    let parts: Vec<Stored<'_>> = gate_up.chunks(gate_up.len() / 2).map(|part| stored(half, format, part)).collect();
+    for rows in ROWS {
+        let mut cpu = cpu();
+        let gate_ups = cpu.pack(&parts.repeat(EXPERTS), Role::ExpertsGlu).expect("a stack");
+        let downs = cpu.pack(&vec![stored(EXPERT[1], format, &down); EXPERTS], Role::Experts).expect("a stack");
+        let x = cpu.vector(&vec![0.5; rows * EXPERT[1].rows]).expect("a vector");
+        let gain = cpu.vector(&vec![1.0; EXPERT[0].cols]).expect("a vector");
+        let spec = RouteSpec { num_experts: EXPERTS, top_k: TOP_K, renormalize: true };
+        let logits = Random::new(2).vector(rows * EXPERTS);
+        let hit = experts_hit(&logits);
+        let logits = cpu.vector(&logits).expect("a vector");
+        let planes = if Cpu::wants(&downs).contains(Encoding::Int16G32) { 2.0 } else { 1.0 };
+        let macs = (rows * TOP_K * (EXPERT[0].rows * EXPERT[0].cols + EXPERT[1].rows * EXPERT[1].cols)) as f64;
+        let bound =
+            Bound { int8_macs: planes * macs, bytes: (hit * (gate_up.len() + down.len())) as f64, ..Bound::default() };
+        let wants = (Cpu::wants(&gate_ups), Cpu::wants(&downs));
+        bench.run(
+            &format!("{hit} of {EXPERTS} experts M={rows}"),
+            &bound,
+            &mut cpu,
+            &StepInputs::default(),
+            &mut |b| {
+                let act = activations(b, &x, &gain, EXPERT[0].cols, wants.0);
+                let routing = b.route(&logits, &spec);
+                let gated = b.experts_glu(&act, &gate_ups, &routing, Activation::Silu, wants.1);
+                b.experts_add(&gated, &downs, &routing, &x);
+                x.clone()
+            },
+        );
+    }
+}
+
+/// How many experts any row of `logits` goes to.
+fn experts_hit(logits: &[f32]) -> usize {
+    let mut hit = [false; EXPERTS];
+    for row in logits.chunks(EXPERTS) {
+        let mut order: Vec<usize> = (0..EXPERTS).collect();
+        order.sort_by(|&a, &b| row[b].total_cmp(&row[a]));
+        order[..TOP_K].iter().for_each(|&expert| hit[expert] = true);
+    }
+    hit.iter().filter(|&&hit| hit).count()
+}
+
 fn all(criterion: &mut Criterion) {
     let cpu = cpu();
     let peaks = cpu.peaks();
@@ -220,6 +315,8 @@ fn all(criterion: &mut Criterion) {
     matmuls(&mut bench);
     attentions(&mut bench);
     norms(&mut bench);
+    samplings(&mut bench);
+    mixtures(&mut bench);
 }
 
 criterion_group! {
