@@ -88,6 +88,8 @@ struct Fragments<__nv_fp8_e4m3, D> {
   }
 
   static __device__ __forceinline__ void values(uint32_t (&v)[TILE / 16][2][2], const unsigned char* tile, int n) {
+    // Else all values of wide heads are asked for at once, and do not fit in registers.
+    if (D > 128) __syncwarp();
     uint32_t words[4];
     ldmatrix_x4_trans(words, tile + threadIdx.x % 32 * ROW + n * 16);
 #pragma unroll

@@ -35,8 +35,12 @@ fn kernels_of(element: Element, head_dim: usize) -> Option<Kernels> {
         (Element::Bf16, 128) => ("attend_128", "attend_span_128"),
         (Element::Bf16, 256) => ("attend_256", "attend_span_256"),
         (Element::E4m3, 16) => ("attend_fp8_16", "attend_span_fp8_16"),
+        (Element::E4m3, 32) => ("attend_fp8_32", "attend_span_fp8_32"),
         (Element::E4m3, 64) => ("attend_fp8_64", "attend_span_fp8_64"),
+        (Element::E4m3, 80) => ("attend_fp8_80", "attend_span_fp8_80"),
+        (Element::E4m3, 96) => ("attend_fp8_96", "attend_span_fp8_96"),
         (Element::E4m3, 128) => ("attend_fp8_128", "attend_span_fp8_128"),
+        (Element::E4m3, 256) => ("attend_fp8_256", "attend_span_fp8_256"),
         _ => return None,
     };
     Some(Kernels { attend, attend_span })
@@ -44,17 +48,8 @@ fn kernels_of(element: Element, head_dim: usize) -> Option<Kernels> {
 
 /// Whether there are kernels.
 pub(super) fn check(element: Element, head_dim: usize) -> Result<(), String> {
-    if kernels_of(element, head_dim).is_some() {
-        return Ok(());
-    }
-    Err(match element {
-        Element::Bf16 => {
-            format!("the CUDA kernels take heads of 16, 32, 64, 80, 96, 128 or 256, not {head_dim}")
-        }
-        Element::E4m3 => {
-            format!("the CUDA kernels take heads of 16, 64 or 128 from an fp8 KV cache, not {head_dim}; use bf16")
-        }
-    })
+    let found = kernels_of(element, head_dim).map(drop);
+    found.ok_or_else(|| format!("the CUDA kernels take heads of 16, 32, 64, 80, 96, 128 or 256, not {head_dim}"))
 }
 
 /// A block of the kernels: as `attention_rows.cuh` and `paged_attention.cuh` lay it out.

@@ -212,7 +212,7 @@ fn spans_of_every_width_agree() {
     // The last position sees two spans, and the chunk before it takes little.
     let narrow = Case { heads: 2, kv_heads: 1, window: Some(20), ..PLAIN };
     let wide = [16, 32, 64, 80, 96, 128, 256].map(|dim| Case { dim, ..narrow.clone() });
-    let coded = [16, 64, 128].map(|dim| Case { dim, dtype: FP8.dtype, kv_scales: FP8.kv_scales, ..narrow.clone() });
+    let coded = wide.clone().map(|case| Case { dtype: FP8.dtype, kv_scales: FP8.kv_scales, ..case });
     for case in wide.iter().chain(&coded) {
         check_agreement("spans_of_every_width_agree", case, steps);
     }
@@ -232,6 +232,7 @@ fn mixed_steps_agree() {
         Case { head_norms: true, ..PLAIN },
         FP8,
         Case { dim: 64, heads: 9, kv_heads: 3, head_norms: true, ..FP8 },
+        Case { dim: 80, ..FP8 },
         Case { dim: 128, heads: 8, kv_heads: 1, ..FP8 },
     ];
     for case in cases {
@@ -333,7 +334,7 @@ fn caches_without_kernels_are_refused() {
     };
     for (head_dim, dtype, message) in [
         (48, KvDtype::Auto, "heads of 16, 32, 64, 80, 96, 128 or 256, not 48"),
-        (32, KvDtype::Fp8, "heads of 16, 64 or 128 from an fp8 KV cache, not 32; use bf16"),
+        (48, KvDtype::Fp8, "heads of 16, 32, 64, 80, 96, 128 or 256, not 48"),
         (64, KvDtype::F32, "no F32 KV cache; use bf16 or fp8"),
     ] {
         let error = cuda.new_cache(&spec(head_dim, dtype)).err().expect(message).to_string();
