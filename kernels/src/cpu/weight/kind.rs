@@ -78,6 +78,11 @@ impl Kind {
         }
     }
 
+    /// Whether a byte holds two codes.
+    pub const fn has_nibbles(self) -> bool {
+        matches!(self, Self::W4 | Self::W4Centered | Self::W4Zeros | Self::W4Wide)
+    }
+
     /// Bytes before a record's codes.
     pub const fn header(self) -> usize {
         match self {
@@ -92,10 +97,10 @@ impl Kind {
     /// Bytes of a record; of a tile's 32 k where there are none.
     pub const fn record(self) -> usize {
         match self {
-            Self::W4 | Self::W4Centered | Self::W4Zeros | Self::W4Wide => self.header() + GROUP * LANES / 2,
-            Self::W8 | Self::W8Min | Self::W8Halves => self.header() + GROUP * LANES,
             Self::Bf16 | Self::Bf16Scaled | Self::F16 => self.header() + GROUP * LANES * 2,
             Self::F32 => GROUP * LANES * 4,
+            _ if self.has_nibbles() => self.header() + GROUP * LANES / 2,
+            _ => self.header() + GROUP * LANES,
         }
     }
 

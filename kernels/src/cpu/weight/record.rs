@@ -130,7 +130,7 @@ fn put_header(kind: Kind, record: &mut [u8], lane: usize, group: &Group<'_>) {
 
 fn put_codes(kind: Kind, record: &mut [u8], lane: usize, codes: &[i8]) {
     let words = &mut record[kind.header()..];
-    if matches!(kind, Kind::W4 | Kind::W4Centered | Kind::W4Zeros | Kind::W4Wide) {
+    if kind.has_nibbles() {
         for (word, codes) in codes.as_chunks::<8>().0.iter().enumerate() {
             for k in 0..4 {
                 words[word * 64 + lane * 4 + k] = codes[k] as u8 | (codes[k + 4] as u8) << 4;
