@@ -65,16 +65,7 @@ impl Compiler {
 
     /// The files of a folder with this extension, in order; none where the folder is not there.
     pub fn sources(&self, folder: &str, extension: &str) -> Result<Vec<PathBuf>> {
-        let folder = self.root.join(folder);
-        if !folder.is_dir() {
-            return Ok(Vec::new());
-        }
-        let files = fs::read_dir(&folder).with_context(|| format!("cannot list {}", folder.display()))?;
-        let files = files.collect::<Result<Vec<_>, _>>()?.into_iter().map(|entry| entry.path());
-        let mut sources: Vec<_> =
-            files.filter(|path| path.extension().is_some_and(|found| found == extension)).collect();
-        sources.sort();
-        Ok(sources)
+        files(&self.root.join(folder), extension)
     }
 
     pub fn host_object(&self, source: PathBuf, folder: &str, flags: &[&str]) -> Object {
@@ -171,6 +162,14 @@ impl Compiler {
 /// The compiler of `CXX`, or g++.
 fn program() -> String {
     std::env::var("CXX").unwrap_or_else(|_| "g++".to_owned())
+}
+
+/// The files of `folder` with this extension, in order; none where there is no such folder.
+pub fn files(folder: &Path, extension: &str) -> Result<Vec<PathBuf>> {
+    if !folder.is_dir() {
+        return Ok(Vec::new());
+    }
+    fatbin::files(folder, extension).with_context(|| format!("cannot list {}", folder.display()))
 }
 
 /// Where one of the compiler's own libraries lies.

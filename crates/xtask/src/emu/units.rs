@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 
-use super::compile::{Compiler, newer_than_all};
+use super::compile::{Compiler, files, newer_than_all};
 use super::kernels;
 
 /// Most threads that a block has anywhere; the bound of a kernel without one.
@@ -22,7 +22,7 @@ fn generate_one(compiler: &Compiler, source: &Path, prefix: &str) -> Result<Path
     let unit = compiler.generated().join(format!("{prefix}-{stem}.cpp"));
     // A header may declare kernels through a macro.
     let folder = source.parent().unwrap_or(source);
-    let mut inputs = files(&folder.join("include"))?;
+    let mut inputs = files(&folder.join("include"), "cuh")?;
     inputs.push(source.to_owned());
     if !newer_than_all(&unit, &inputs) {
         let text = unit_text(source, &kernels::find(&compiler.preprocess(source)?))?;
@@ -34,7 +34,7 @@ fn generate_one(compiler: &Compiler, source: &Path, prefix: &str) -> Result<Path
 /// The names of the kernels that generated files make known, by source.
 pub fn kernels(folder: &Path, prefix: &str) -> Result<BTreeMap<String, Vec<String>>> {
     let mut found = BTreeMap::new();
-    for path in files(folder)? {
+    for path in files(folder, "cpp")? {
         let stem = path.file_stem().unwrap_or_default().to_string_lossy();
         if let Some(source) = stem.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('-')) {
             found.insert(format!("{source}.cu"), names(&fs::read_to_string(&path)?));
@@ -46,14 +46,6 @@ pub fn kernels(folder: &Path, prefix: &str) -> Result<BTreeMap<String, Vec<Strin
 fn names(unit: &str) -> Vec<String> {
     let marks = unit.lines().filter_map(|line| line.strip_prefix("EMU_KERNEL("));
     marks.filter_map(|mark| mark.split(',').next()).map(str::to_owned).collect()
-}
-
-fn files(folder: &Path) -> Result<Vec<PathBuf>> {
-    if !folder.is_dir() {
-        return Ok(Vec::new());
-    }
-    let files = fs::read_dir(folder).with_context(|| format!("cannot list {}", folder.display()))?;
-    Ok(files.collect::<Result<Vec<_>, _>>()?.into_iter().map(|entry| entry.path()).collect())
 }
 
 /// A namespace without a name keeps what kernel files define apart, as modules do on the device: two of them may well give
