@@ -17,7 +17,7 @@ use crate::inbox::{Message, Queue};
 use crate::output::Response;
 use crate::shared::Shared;
 use crate::thread;
-use crate::{ChatPrompt, EngineConfig, GenerateRequest, Health, State, Stats, SubmitError};
+use crate::{CacheConfig, ChatPrompt, EngineConfig, GenerateRequest, Health, State, Stats, SubmitError};
 
 /// How much longer than its timeout a shutdown waits for the step that is under way.
 const STEP_GRACE: Duration = Duration::from_secs(10);
@@ -32,6 +32,7 @@ pub struct EngineHandle {
 struct Inner {
     admission: Admission,
     queue: Queue,
+    cache: CacheConfig,
     shared: Arc<Shared>,
     engine: Mutex<Option<Running>>,
 }
@@ -82,9 +83,11 @@ pub fn start(
     let capacity = built.recv().map_err(|_| StartError::Died)??;
     let layout = Layout::new(&capacity)?;
     let queue = Queue::new(config.max_num_queued_reqs);
+    let block_size = capacity.groups.first().map_or(0, |group| group.block_size);
+    let cache = CacheConfig { block_size, enable_prefix_caching: config.enable_prefix_caching };
     let admission = Admission::new(config, text, layout, capacity.max_model_len);
     let engine = Mutex::new(Some(Running { thread, ended }));
-    Ok(EngineHandle { inner: Arc::new(Inner { admission, queue, shared, engine }), inbox })
+    Ok(EngineHandle { inner: Arc::new(Inner { admission, queue, cache, shared, engine }), inbox })
 }
 
 fn build(
@@ -141,6 +144,10 @@ impl EngineHandle {
 
     pub fn vocab_size(&self) -> usize {
         self.tokenizer().vocab_size()
+    }
+
+    pub fn cache_config(&self) -> CacheConfig {
+        self.inner.cache
     }
 
     /// As of the last step.

@@ -26,7 +26,7 @@ pub use request::{
     Timing, TokenLogprob, Usage,
 };
 pub use sched::Policy;
-pub use stats::{Health, ITERATION_TOKENS_BUCKETS, State, Stats};
+pub use stats::{CacheConfig, Health, ITERATION_TOKENS_BUCKETS, State, Stats};
 
 /// The parts below the handle, for those who drive the engine without its thread: the simulator.
 pub mod driver {

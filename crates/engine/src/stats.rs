@@ -33,6 +33,14 @@ pub struct Stats {
     pub executor_losses: u64,
 }
 
+/// How the KV cache is kept, from the engine's start to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CacheConfig {
+    /// Tokens in a block; of several groups of layers, the first one's.
+    pub block_size: u32,
+    pub enable_prefix_caching: bool,
+}
+
 /// Upper bounds of `Stats::iteration_tokens_histogram`.
 pub const ITERATION_TOKENS_BUCKETS: [u32; 15] = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384];
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use engine::Stats;
+use engine::{CacheConfig, Stats};
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, Opts, Registry, TextEncoder, core::Collector};
 
 use super::snapshot;
@@ -113,9 +113,9 @@ impl Metrics {
     }
 
     /// All of it in Prometheus' text format.
-    pub fn render(&self, stats: &Stats) -> String {
+    pub fn render(&self, stats: &Stats, cache: CacheConfig) -> String {
         let mut families = self.registry.gather();
-        families.extend(snapshot::families(stats, &self.labels));
+        families.extend(snapshot::families(stats, cache, &self.labels));
         TextEncoder::new().encode_to_string(&families).expect("every family has a name and a metric")
     }
 }

@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 
-use engine::{ITERATION_TOKENS_BUCKETS, Stats};
+use engine::{CacheConfig, ITERATION_TOKENS_BUCKETS, Stats};
 use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
 
-pub(super) fn families(stats: &Stats, labels: &HashMap<String, String>) -> Vec<MetricFamily> {
+pub(super) fn families(stats: &Stats, cache: CacheConfig, labels: &HashMap<String, String>) -> Vec<MetricFamily> {
+    let config = pairs(&cache_labels(stats, cache, labels));
     let labels = pairs(labels);
     let gauge = |name, help, value: f64| gauge(&labels, name, help, value);
     let counter = |name, help, value: u64| counter(&labels, name, help, value);
@@ -13,6 +14,7 @@ pub(super) fn families(stats: &Stats, labels: &HashMap<String, String>) -> Vec<M
         gauge("vllm:num_requests_running", "Sequences in the batch.", stats.running.into()),
         gauge("vllm:num_requests_waiting", "Sequences waiting for a place.", stats.waiting.into()),
         gauge("vllm:kv_cache_usage_perc", "Share of KV blocks in use; 1 is all.", kv_usage(stats)),
+        self::gauge(&config, "vllm:cache_config_info", "How the KV cache is kept, in its labels.", 1.0),
         gauge("tokenmill:kv_blocks_total", "KV blocks.", stats.kv_blocks_total.into()),
         gauge("tokenmill:kv_blocks_used", "KV blocks that sequences hold.", stats.kv_blocks_used.into()),
         counter("vllm:prefix_cache_queries_total", "Prompt tokens looked up.", stats.prefix_cache_queries),
@@ -29,6 +31,18 @@ pub(super) fn families(stats: &Stats, labels: &HashMap<String, String>) -> Vec<M
             iteration_tokens(stats, &labels),
         ),
     ]
+}
+
+/// Truths are written as vLLM, a Python program, writes them.
+fn cache_labels(stats: &Stats, cache: CacheConfig, labels: &HashMap<String, String>) -> HashMap<String, String> {
+    let CacheConfig { block_size, enable_prefix_caching } = cache;
+    let own = [
+        ("block_size", block_size.to_string()),
+        ("num_gpu_blocks", stats.kv_blocks_total.to_string()),
+        ("enable_prefix_caching", if enable_prefix_caching { "True" } else { "False" }.to_owned()),
+    ];
+    let own = own.map(|(name, value)| (name.to_owned(), value));
+    labels.clone().into_iter().chain(own).collect()
 }
 
 fn kv_usage(stats: &Stats) -> f64 {

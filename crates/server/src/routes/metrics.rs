@@ -11,5 +11,5 @@ use crate::app::App;
 const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 pub(super) async fn scrape(State(app): State<Arc<App>>) -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, TEXT_FORMAT)], app.metrics.render(&app.engine.stats()))
+    ([(header::CONTENT_TYPE, TEXT_FORMAT)], app.metrics.render(&app.engine.stats(), app.engine.cache_config()))
 }

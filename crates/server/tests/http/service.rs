@@ -124,6 +124,7 @@ fn metrics_count_what_happened() {
     let usage = server.post(CHAT, &body).json()["usage"].clone();
     server.post(CHAT, &json!({"messages": messages, "max_tokens": 100_000}));
     server.wait_until("the request has left the engine", |stats| stats.running == 0 && stats.generation_tokens >= 10);
+    let blocks = format!("vllm:cache_config_info{{num_gpu_blocks=\"{}\"}}", server.engine.stats().kv_blocks_total);
     for (name, expected) in [
         ("vllm:num_requests_running", 0.0),
         ("vllm:num_requests_waiting", 0.0),
@@ -142,6 +143,8 @@ fn metrics_count_what_happened() {
         ("vllm:request_prefill_time_seconds_count", 1.0),
         ("vllm:request_decode_time_seconds_count", 1.0),
         ("vllm:request_inference_time_seconds_count", 1.0),
+        ("vllm:cache_config_info{block_size=\"16\",enable_prefix_caching=\"True\"}", 1.0),
+        (blocks.as_str(), 1.0),
     ] {
         assert_eq!(server.metric(name), expected, "{name}");
     }
