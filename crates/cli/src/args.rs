@@ -9,7 +9,7 @@ mod bench;
 
 pub use bench::{
     BatchShape, BenchCommand, BenchDummyArgs, BenchLatencyArgs, BenchServeArgs, BenchStartupArgs, BenchThroughputArgs,
-    EndpointName,
+    DatasetName, EndpointName,
 };
 
 use crate::size::ByteSize;

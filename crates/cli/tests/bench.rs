@@ -154,14 +154,28 @@ fn batches_without_http() {
 #[test]
 fn batches_of_several_shapes() {
     let json = Scratch::new("shapes.json");
-    let shapes = ["latency", TINY, "--kv-cache-memory", "16MiB", "--shapes", "3x2+1,1x5+4", "--num-iters", "1"];
+    let shapes = ["latency", TINY, "--kv-cache-memory", "16MiB", "--shapes", "3x2+1,1x5+4/7", "--num-iters", "1"];
     done(&[&shapes[..], &["--save-json", json.path()]].concat());
     let points = json.json();
-    let shape = |point: &Value| ["batch_size", "input_len", "output_len"].map(|key| point[key].as_u64());
+    let shape = |point: &Value| ["batch_size", "input_len", "output_len", "beside_len"].map(|key| point[key].as_u64());
     let shapes: Vec<_> = points["points"].as_array().expect("a sweep is a list").iter().map(shape).collect();
-    assert_eq!(shapes, [[Some(3), Some(2), Some(1)], [Some(1), Some(5), Some(4)]]);
-    let output = bench(&["latency", TINY, "--shapes", "3x2"]);
-    assert!(String::from_utf8_lossy(&output.stderr).contains("a batch is written 64x8+32"), "{output:?}");
+    assert_eq!(shapes, [[Some(3), Some(2), Some(1), None], [Some(1), Some(5), Some(4), Some(7)]]);
+    let beside = |idx: usize| points["points"][idx]["avg_beside_latency"].as_f64();
+    assert!(beside(0).is_none() && beside(1) > Some(0.0), "{points:?}");
+}
+
+#[test]
+fn nonsense_is_refused_with_what_is_meant() {
+    for (args, message) in [
+        (["latency", "--shapes", "3x2"], "a batch is written 64x8+32"),
+        (["latency", "--shapes", "3x2+1/0"], "a batch is written 64x8+32"),
+        (["latency", "--shapes", "3x2/5"], "a batch is written 64x8+32"),
+        (["serve", "--dataset", "other"], "random, prefix_repetition or sharegpt:FILE, not other"),
+    ] {
+        let output = bench(&args);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(2) && said.contains(message), "{args:?} said {said}");
+    }
 }
 
 #[test]
@@ -178,7 +192,6 @@ fn refusals_are_one_sentence() {
     for (args, message) in [
         (&["serve", "--base-url", "https://a"][..], "asks for https"),
         (&["serve", "--base-url", "nonsense"], "is no address"),
-        (&["serve", "--dataset", "other"], "prefix_repetition or sharegpt:FILE"),
         (&["serve", "--dataset", "sharegpt:/nowhere.json"], "cannot read /nowhere.json"),
         (&["startup", "--runs", "1", "--", "/nowhere/model.gguf"], "there is no file or folder"),
         (&["throughput", TINY, "--kv-cache-memory", "16MiB", "--input-len", "1000000"], "do not fit"),

@@ -1,5 +1,6 @@
 //! What `tokenmill bench` can be asked. Names follow vLLM's `bench`.
 
+use std::fmt::{Display, Formatter};
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -45,7 +46,7 @@ pub struct BenchServeArgs {
     /// `random` words; `prefix_repetition`, prompts that share their beginnings, to measure a prefix cache; or `sharegpt:FILE`, the
     /// first turns of recorded conversations that the server has room for.
     #[arg(long, default_value = "random", help_heading = "Load")]
-    pub dataset: String,
+    pub dataset: DatasetName,
     /// Words in a random prompt; each is one token in common vocabularies. The server's own count is reported.
     #[arg(long, value_name = "N", default_value_t = 128, help_heading = "Load")]
     pub input_len: usize,
@@ -130,8 +131,9 @@ pub struct BenchLatencyArgs {
     #[arg(long, value_name = "N[,N...]", default_value = "8", value_delimiter = ',', help_heading = "Load",
           value_parser = clap::value_parser!(u32).range(1..))]
     pub batch_size: Vec<u32>,
-    /// Other batches than those, each with its own lengths: `64x8+32` is 64 prompts of 8 tokens with answers of 32.
-    #[arg(long, value_name = "BATCHxINPUT+OUTPUT[,...]", value_delimiter = ',', help_heading = "Load",
+    /// Other batches than those, each with its own lengths: `64x8+32` is 64 prompts of 8 tokens with answers of 32; `64x8+32/2048` the
+    /// same, and a prompt of 2048 that comes when all have begun to answer.
+    #[arg(long, value_name = "BATCHxINPUT+OUTPUT[/BESIDE][,...]", value_delimiter = ',', help_heading = "Load",
           conflicts_with_all = ["input_len", "output_len", "batch_size"])]
     pub shapes: Vec<BatchShape>,
     /// Batches to measure.
@@ -179,24 +181,86 @@ pub enum EndpointName {
     Chat,
 }
 
+/// Where the prompts of `bench serve` come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DatasetName {
+    Random,
+    PrefixRepetition,
+    ShareGpt(PathBuf),
+}
+
+impl FromStr for DatasetName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "random" => Ok(Self::Random),
+            "prefix_repetition" => Ok(Self::PrefixRepetition),
+            other => match other.strip_prefix("sharegpt:") {
+                Some(file) => Ok(Self::ShareGpt(file.into())),
+                None => Err(format!("a data set is random, prefix_repetition or sharegpt:FILE, not {other}")),
+            },
+        }
+    }
+}
+
+impl Display for DatasetName {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Random => f.write_str("random"),
+            Self::PrefixRepetition => f.write_str("prefix_repetition"),
+            Self::ShareGpt(file) => write!(f, "sharegpt:{}", file.display()),
+        }
+    }
+}
+
+impl BenchServeArgs {
+    /// What decides the lengths of prompts, by the options' names; nothing where they are recorded.
+    pub fn lengths(&self) -> Vec<(&'static str, usize)> {
+        match self.dataset {
+            DatasetName::Random => vec![("input_len", self.input_len)],
+            DatasetName::PrefixRepetition => vec![
+                ("prefix_len", self.prefix_len),
+                ("suffix_len", self.suffix_len),
+                ("num_prefixes", self.num_prefixes),
+            ],
+            DatasetName::ShareGpt(_) => Vec::new(),
+        }
+    }
+
+    /// Beginnings that several prompts share.
+    pub fn prefixes(&self) -> usize {
+        if self.dataset == DatasetName::PrefixRepetition { self.num_prefixes } else { 0 }
+    }
+
+    /// Whether somebody wrote the prompts, and an answer to each.
+    pub fn is_recorded(&self) -> bool {
+        matches!(self.dataset, DatasetName::ShareGpt(_))
+    }
+}
+
 /// A batch and its lengths in tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BatchShape {
     pub batch: u32,
     pub input: u32,
     pub output: u32,
+    /// Of a prompt that comes while the batch is answered.
+    pub beside: Option<u32>,
 }
 
 impl FromStr for BatchShape {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let parts = text.split_once('x').and_then(|(batch, rest)| Some((batch, rest.split_once('+')?)));
+        let (batch, beside) = text.split_once('/').map_or((text, None), |(batch, beside)| (batch, Some(beside)));
+        let parts = batch.split_once('x').and_then(|(batch, rest)| Some((batch, rest.split_once('+')?)));
         let number = |text: &str| text.parse().ok().filter(|number| *number > 0);
         let shape = |(batch, (input, output)): (&str, (&str, &str))| {
-            Some(Self { batch: number(batch)?, input: number(input)?, output: number(output)? })
+            let beside = beside.map(|beside| number(beside).ok_or(())).transpose().ok()?;
+            Some(Self { batch: number(batch)?, input: number(input)?, output: number(output)?, beside })
         };
-        parts.and_then(shape).ok_or_else(|| format!("a batch is written 64x8+32, not {text:?}"))
+        parts.and_then(shape).ok_or_else(|| format!("a batch is written 64x8+32 or 64x8+32/2048, not {text:?}"))
     }
 }
 

@@ -15,14 +15,23 @@ use crate::assemble::{Assembled, assemble_metered};
 pub(super) struct Lengths {
     pub input: u32,
     pub output: u32,
+    /// Of one more prompt, which comes when all have begun to answer.
+    pub beside: Option<u32>,
+}
+
+impl Lengths {
+    /// Of the longest prompt and its answer together.
+    pub fn longest(self) -> u32 {
+        self.input.saturating_add(self.output).max(self.beside.map_or(0, |beside| beside.saturating_add(1)))
+    }
 }
 
 /// An engine that takes `num_requests` at once.
 pub(super) fn start(model: &ModelArgs, num_requests: u32, lengths: Lengths) -> Result<Assembled> {
     let assembled = assemble_metered(model, num_requests)?;
-    let (wanted, limit) = (lengths.input.saturating_add(lengths.output), assembled.engine.max_model_len());
+    let (wanted, limit) = (lengths.longest(), assembled.engine.max_model_len());
     if wanted > limit || lengths.input == 0 {
-        bail!("a prompt of {} and an answer of {} tokens do not fit: 1 to {limit} do", lengths.input, lengths.output);
+        bail!("a prompt and its answer of {wanted} tokens together do not fit: 2 to {limit} do");
     }
     eprintln!("{} on {}", assembled.files.name, assembled.device);
     Ok(assembled)
@@ -33,6 +42,8 @@ pub(super) fn start(model: &ModelArgs, num_requests: u32, lengths: Lengths) -> R
 pub(super) struct Elapsed {
     /// Until every request had its first token.
     pub first_tokens: Duration,
+    /// From when the prompt beside them was sent until its first token.
+    pub beside: Option<Duration>,
     /// Until every request had its last.
     pub whole: Duration,
 }
@@ -57,6 +68,15 @@ pub(super) fn batch(
         next(response)?;
     }
     let first_tokens = started.elapsed();
+    let beside = lengths.beside.map(|input| {
+        let lengths = Lengths { input, output: 1, beside: None };
+        let sent = Instant::now();
+        let mut response =
+            engine.submit(request(engine, lengths, (u64::from(round) << 32) | u64::from(num_requests)))?;
+        while next(&mut response)? {}
+        Ok::<_, anyhow::Error>(sent.elapsed())
+    });
+    let beside = beside.transpose()?;
     for mut response in responses {
         while next(&mut response)? {}
         let tokens = response.usage().completion_tokens;
@@ -65,7 +85,7 @@ pub(super) fn batch(
         }
         bar.inc(1);
     }
-    Ok(Elapsed { first_tokens, whole: started.elapsed() })
+    Ok(Elapsed { first_tokens, beside, whole: started.elapsed() })
 }
 
 fn request(engine: &EngineHandle, lengths: Lengths, stream: u64) -> GenerateRequest {

@@ -1,7 +1,6 @@
 //! `tokenmill bench serve`: load over HTTP, on a server that runs or on this engine in this process.
 
 use std::net::{Ipv4Addr, TcpListener};
-use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -15,7 +14,7 @@ use serde_json::Value;
 use server::ServerConfig;
 use tokio::sync::oneshot;
 
-use crate::args::{BenchServeArgs, EndpointName, ModelArgs};
+use crate::args::{BenchServeArgs, DatasetName, EndpointName, ModelArgs};
 use crate::assemble::{Assembled, assemble};
 
 /// Requests that may wait in an engine of ours: a burst is measured, not refused.
@@ -61,13 +60,12 @@ enum Source {
 impl Source {
     fn read(args: &BenchServeArgs) -> Result<Self> {
         let &BenchServeArgs { input_len, prefix_len, suffix_len, num_prefixes, .. } = args;
-        Ok(match args.dataset.as_str() {
-            "random" => Self::Made(Dataset::Random { input_len }),
-            "prefix_repetition" => Self::Made(Dataset::PrefixRepetition { prefix_len, suffix_len, num_prefixes }),
-            other => match other.strip_prefix("sharegpt:") {
-                Some(file) => Self::Recorded(ShareGpt::read(Path::new(file), seed(args))?),
-                None => bail!("--dataset is random, prefix_repetition or sharegpt:FILE, not {other}"),
-            },
+        Ok(match &args.dataset {
+            DatasetName::Random => Self::Made(Dataset::Random { input_len }),
+            DatasetName::PrefixRepetition => {
+                Self::Made(Dataset::PrefixRepetition { prefix_len, suffix_len, num_prefixes })
+            }
+            DatasetName::ShareGpt(file) => Self::Recorded(ShareGpt::read(file, seed(args))?),
         })
     }
 
@@ -132,7 +130,6 @@ struct Point {
 impl Point {
     fn new(args: &BenchServeArgs, limit: Option<u32>) -> Self {
         let at_once = limit.map_or(8, |limit| limit as usize);
-        let prefixes = if args.dataset == "prefix_repetition" { args.num_prefixes } else { 0 };
         Self {
             arrival: Arrival {
                 request_rate: args.request_rate.filter(|rate| rate.is_finite()),
@@ -142,7 +139,7 @@ impl Point {
                 Some(_) => at_once,
                 None => (4 * at_once).max(16),
             }),
-            warmup: args.warmup.unwrap_or(at_once.max(prefixes)),
+            warmup: args.warmup.unwrap_or(at_once.max(args.prefixes())),
         }
     }
 }
@@ -150,23 +147,15 @@ impl Point {
 /// What all points have in common. The load of the machine is that before them: later it would show this very measurement.
 fn common(args: &BenchServeArgs, target: &Target, load_before: Option<LoadAverage>) -> Setup {
     let ours = args.base_url.is_none().then(|| "tokenmill".to_owned());
-    let (lengths, is_recorded) = match args.dataset.as_str() {
-        "random" => (vec![("input_len", args.input_len)], false),
-        "prefix_repetition" => {
-            let prefix = [("prefix_len", args.prefix_len), ("suffix_len", args.suffix_len)];
-            ([&prefix[..], &[("num_prefixes", args.num_prefixes)]].concat(), false)
-        }
-        _ => (Vec::new(), true),
-    };
     Setup {
         label: args.label.clone().or(ours).unwrap_or_else(|| target.authority().to_owned()),
         model: args.served_model.clone().unwrap_or_default(),
-        dataset: args.dataset.clone(),
-        lengths,
+        dataset: args.dataset.to_string(),
+        lengths: args.lengths(),
         beside_len: args.beside_len,
         dropped: None,
         notes: Vec::new(),
-        output_len: args.output_len.or((!is_recorded).then_some(DEFAULT_OUTPUT_LEN)),
+        output_len: args.output_len.or((!args.is_recorded()).then_some(DEFAULT_OUTPUT_LEN)),
         arrival: Arrival::default(),
         goodput: args.goodput,
         seed: seed(args),

@@ -12,7 +12,7 @@ use crate::args::BenchThroughputArgs;
 
 /// Prints vLLM's keys and what it leaves out: how many of the tokens were output.
 pub(super) fn run(args: &BenchThroughputArgs) -> Result<()> {
-    let lengths = Lengths { input: args.input_len, output: args.output_len };
+    let lengths = Lengths { input: args.input_len, output: args.output_len, beside: None };
     let assembled = offline::start(&args.model, args.num_prompts, lengths)?;
     // Touches the code and the memory that the measured batch uses.
     offline::batch(
