@@ -1,8 +1,12 @@
 //! Made-up weights and steps in the shapes of the default model.
 
+use std::ops::Range;
+
 use quant::{Format, OwnedScales, Stored};
 use tensor::{GroupInputs, StepInputs};
 use testkit::Random;
+
+use crate::Part;
 
 /// Outputs and inputs of one matrix.
 #[derive(Clone, Copy, Debug)]
@@ -97,33 +101,41 @@ impl Matrix {
 
 /// One step of `seqs` sequences that each have `context` tokens, the last being new.
 pub fn decode_inputs(seqs: usize, context: usize, block_size: usize) -> StepInputs {
-    inputs(&vec![context - 1; seqs], 1, block_size)
+    step_inputs(&[Part { sequences: seqs, context, new: 1 }], block_size)
 }
 
 /// One step of the last `tokens` of a `context` long prompt.
 pub fn prefill_inputs(tokens: usize, context: usize, block_size: usize) -> StepInputs {
-    inputs(&[context - tokens], tokens, block_size)
+    step_inputs(&[Part { sequences: 1, context, new: tokens }], block_size)
 }
 
-fn inputs(starts: &[usize], tokens: usize, block_size: usize) -> StepInputs {
-    let stride = starts.iter().map(|start| (start + tokens).div_ceil(block_size)).max().unwrap_or(0);
+/// One step of all `parts`.
+pub fn step_inputs(parts: &[Part], block_size: usize) -> StepInputs {
+    let seqs: Vec<Range<usize>> =
+        parts.iter().flat_map(|part| vec![part.context - part.new..part.context; part.sequences]).collect();
+    let stride = seqs.iter().map(|seq| seq.end.div_ceil(block_size)).max().unwrap_or(0);
     let block = |seq: usize, idx: usize| (1 + seq * stride + idx) as u32;
     let slot = |seq: usize, position: usize| {
         block(seq, position / block_size) * block_size as u32 + (position % block_size) as u32
     };
-    let each = || starts.iter().enumerate().flat_map(|(seq, &start)| (start..start + tokens).map(move |p| (seq, p)));
+    let each = || seqs.iter().enumerate().flat_map(|(seq, new)| new.clone().map(move |position| (seq, position)));
+    let ends = seqs.iter().scan(0, |end, new| {
+        *end += new.len() as u32;
+        Some(*end)
+    });
+    let ends: Vec<u32> = ends.collect();
     let group = GroupInputs {
         slot_mapping: each().map(|(seq, position)| slot(seq, position)).collect(),
-        block_tables: (0..starts.len()).flat_map(|seq| (0..stride).map(move |idx| block(seq, idx))).collect(),
+        block_tables: (0..seqs.len()).flat_map(|seq| (0..stride).map(move |idx| block(seq, idx))).collect(),
         stride,
     };
     StepInputs {
-        token_ids: vec![7; starts.len() * tokens],
+        token_ids: vec![7; each().count()],
         positions: each().map(|(_, position)| position as u32).collect(),
-        rows: (0..starts.len() as u32).collect(),
-        cu_seqlens_q: (0..=starts.len()).map(|seq| (seq * tokens) as u32).collect(),
-        seq_lens: starts.iter().map(|start| (start + tokens) as u32).collect(),
-        logit_tokens: (1..=starts.len()).map(|seqs| (seqs * tokens) as u32 - 1).collect(),
+        rows: (0..seqs.len() as u32).collect(),
+        cu_seqlens_q: [&[0], &ends[..]].concat(),
+        seq_lens: seqs.iter().map(|new| new.end as u32).collect(),
+        logit_tokens: ends.iter().map(|end| end - 1).collect(),
         groups: vec![group],
     }
 }
@@ -151,7 +163,10 @@ mod tests {
 
     #[test]
     fn steps_are_consistent() {
-        for (inputs, tokens) in [(decode_inputs(3, 33, 16), 3), (prefill_inputs(5, 33, 16), 5)] {
+        let part = |sequences, new| Part { sequences, context: 33, new };
+        let mixed = step_inputs(&[part(3, 1), part(1, 5)], 16);
+        assert_eq!((&mixed.cu_seqlens_q[..], &mixed.logit_tokens[..]), (&[0, 1, 2, 3, 8][..], &[0, 1, 2, 7][..]));
+        for (inputs, tokens) in [(decode_inputs(3, 33, 16), 3), (prefill_inputs(5, 33, 16), 5), (mixed, 8)] {
             assert_eq!((inputs.num_tokens(), inputs.positions.len()), (tokens, tokens));
             assert_eq!(inputs.groups[0].slot_mapping.len(), tokens);
             assert_eq!(inputs.groups[0].table(inputs.num_seqs() - 1).len(), 3);

@@ -6,6 +6,6 @@ mod options;
 mod roofline;
 
 pub use bound::{Bound, Timed};
-pub use fixture::{Matrix, SHAPES, Shape, decode_inputs, prefill_inputs, weight_bytes};
+pub use fixture::{Matrix, SHAPES, Shape, decode_inputs, prefill_inputs, step_inputs, weight_bytes};
 pub use options::cpu;
-pub use roofline::{Ceilings, Heads, Work};
+pub use roofline::{Ceilings, Experts, Heads, Part, Work};

@@ -24,6 +24,7 @@ pub fn run(result: &Path) -> Result<()> {
         "free_bytes": free,
         "bytes_per_second": ceilings.map(|ceilings| ceilings.bytes_per_second),
         "flops_per_second": ceilings.map(|ceilings| ceilings.flops_per_second),
+        "fp8_flops_per_second": ceilings.map(|ceilings| ceilings.fp8_flops_per_second),
     });
     crate::write(result, &format!("{value:#}\n"))
 }

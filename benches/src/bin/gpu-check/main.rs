@@ -21,6 +21,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use benches::Ceilings;
 use clap::Parser;
 use loadgen::{Date, Machine, Program};
 use serde_json::{Value, json};
@@ -29,6 +30,9 @@ use places::Places;
 use plan::Plan;
 use scale::{FULL, Scale, TINY};
 use step::{Outcome, Step};
+
+/// Ten minutes, less what starting and ending take.
+const BUDGET_SECONDS: u64 = 570;
 
 /// Shows on a GPU what no other machine can.
 #[derive(Parser)]
@@ -49,7 +53,7 @@ struct CheckArgs {
     #[arg(long)]
     beside: Option<PathBuf>,
     /// Seconds for everything.
-    #[arg(long, default_value_t = 570)]
+    #[arg(long, default_value_t = BUDGET_SECONDS)]
     budget: u64,
     /// Only steps whose names begin with one of these, and the first one, which looks for a GPU.
     #[arg(long, value_delimiter = ',')]
@@ -124,14 +128,27 @@ fn run(args: &CheckArgs) -> Result<bool> {
     let started = Instant::now();
     let mut check =
         Check { args, places, started, scratch: scratch.clone(), outcomes: Vec::new(), records: Vec::new() };
+    let steps: Vec<Step> = steps.into_iter().filter(|step| is_wanted(&step.name)).collect();
+    tell_plan(&steps, args.budget);
     check.take(device, None)?;
     let gone = check.no_gpu();
-    for step in steps.into_iter().filter(|step| is_wanted(&step.name)) {
+    for step in steps {
         check.take(step, gone.as_deref())?;
     }
     check.tell();
     fs::remove_dir_all(&scratch)?;
-    Ok(check.outcomes.iter().all(|(_, outcome)| matches!(outcome, Outcome::Passed | Outcome::Skipped)))
+    Ok(check.outcomes.iter().all(|(_, outcome)| outcome.is_fine()))
+}
+
+/// When each step should begin; one that would end too late runs in time that others leave.
+fn tell_plan(steps: &[Step], budget: u64) {
+    println!("{budget} s for everything; planned, in seconds:");
+    steps.iter().fold(0, |begin, step| {
+        let end = begin + step.planned.as_secs();
+        let note = if end > budget { ", if others leave the time" } else { "" };
+        println!("{begin:>6} to {end:<6} {}{note}", step.name);
+        end
+    });
 }
 
 impl Check<'_> {
@@ -175,7 +192,7 @@ impl Check<'_> {
             "built": program.built,
             "command": program.command,
             "seconds": self.started.elapsed().as_secs_f64(),
-            "goals": goals::of(&self.records, scale(self.args.tiny), gpu),
+            "goals": goals::of(&self.records, scale(self.args.tiny), gpu["name"].as_str().and_then(Ceilings::of)),
             "steps": self.records,
         })
     }

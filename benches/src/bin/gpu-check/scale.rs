@@ -1,6 +1,8 @@
 //! How large the check is: an 8B model on a card, or shapes that the emulator computes in seconds.
 
-use benches::{Heads, Shape};
+use std::fmt::{Display, Formatter};
+
+use benches::{Experts, Heads, Part, Shape, Work};
 
 /// Shapes, batches and lengths.
 pub struct Scale {
@@ -10,24 +12,57 @@ pub struct Scale {
     pub ffn: usize,
     pub vocab: usize,
     pub heads: Heads,
+    /// Of a mixture, which is measured op by op alone.
+    pub experts: Experts,
     /// Rows of a matmul.
     pub tokens: &'static [usize],
-    /// Sequences, tokens of each, and how many of them are new.
-    pub attention: &'static [(usize, usize, usize)],
+    /// Steps whose attention is measured.
+    pub attention: &'static [&'static [Part]],
     /// Rows of logits.
     pub sampled: &'static [usize],
-    /// Batches of short prompts whose answers are timed, and prompts whose first token is; as `bench latency --shapes` has them.
-    pub decode: &'static str,
-    pub prefill: &'static str,
+    /// Blocks that are copied at once, in every layer.
+    pub copied: usize,
+    /// Few rows a step, which own kernels multiply in any case.
+    pub few_rows: &'static [Batch],
+    /// Many: where cublasLt is in use, it multiplies them.
+    pub many_rows: &'static [Batch],
     /// The default model's, which is made for shorter prompts.
-    pub default_prefill: &'static str,
+    pub default_model: &'static [Batch],
     /// The load of the throughput goal, behind a batch that warms up.
-    pub throughput: &'static str,
+    pub throughput: [Batch; 2],
     /// What the engines of the runs above are told.
     pub engine: &'static [&'static str],
-    /// Which of the kernels' tests run; and, where several at a time would take long, under a sanitizer.
+    /// Which of the kernels' tests run.
     pub tests: &'static [&'static str],
-    pub watched_tests: &'static [&'static str],
+}
+
+/// Requests that are sent at once; as `bench latency --shapes` writes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Batch {
+    pub size: usize,
+    pub input: usize,
+    pub output: usize,
+    /// Tokens of a prompt that comes while the others' answers are written.
+    pub beside: usize,
+}
+
+/// What one step of a batch is, or all of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Measured {
+    /// A token of each sequence.
+    Decode,
+    /// A whole prompt.
+    Prefill,
+    /// A whole prompt, and a token of each other sequence.
+    Mixed,
+}
+
+/// What a model's layers are held in; its head is bf16.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Weights {
+    Bf16,
+    Fp8,
+    Int4,
 }
 
 pub const FULL: Scale = Scale {
@@ -37,34 +72,39 @@ pub const FULL: Scale = Scale {
     ffn: 14336,
     vocab: 128_256,
     heads: Heads { q: 32, kv: 8, dim: 128 },
+    experts: Experts { num: 128, top_k: 8, hidden: 2048, ffn: 768 },
     tokens: &[1, 8, 64, 256, 2048],
     attention: &[
-        (1, 512, 1),
-        (1, 4096, 1),
-        (1, 8192, 1),
-        (8, 4096, 1),
-        (64, 512, 1),
-        (64, 4096, 1),
-        (64, 8192, 1),
-        (256, 512, 1),
-        (256, 4096, 1),
-        (1, 512, 512),
-        (1, 4096, 4096),
-        (1, 8192, 8192),
-        (1, 8192, 512),
+        &[decodes(1, 512)],
+        &[decodes(1, 4096)],
+        &[decodes(1, 8192)],
+        &[decodes(8, 4096)],
+        &[decodes(64, 512)],
+        &[decodes(64, 4096)],
+        &[decodes(64, 8192)],
+        &[decodes(256, 512)],
+        &[decodes(256, 4096)],
+        &[prompt(512, 512)],
+        &[prompt(4096, 4096)],
+        &[prompt(8192, 8192)],
+        &[prompt(8192, 512)],
+        &[decodes(64, 2048), prompt(4096, 2048)],
     ],
     sampled: &[1, 64, 256],
-    decode: "1x8+128,8x8+128,64x8+128,256x8+128",
-    prefill: "1x512+1,1x8192+1",
-    default_prefill: "1x512+1,1x4096+1",
-    throughput: "8x8+8,512x1000+1000",
+    copied: 64,
+    few_rows: &[batch(1, 8, 128), batch(8, 8, 128), batch(64, 8, 128)],
+    many_rows: &[batch(256, 8, 128), Batch { beside: 2048, ..batch(64, 512, 32) }, batch(1, 512, 1), batch(1, 8192, 1)],
+    default_model: &[
+        batch(1, 8, 128),
+        batch(8, 8, 128),
+        batch(64, 8, 128),
+        batch(256, 8, 128),
+        batch(1, 512, 1),
+        batch(1, 4096, 1),
+    ],
+    throughput: [batch(8, 8, 8), batch(512, 1000, 1000)],
     engine: &["--max-num-seqs", "512", "--max-num-batched-tokens", "8192"],
     tests: &["cuda::"],
-    watched_tests: &[
-        "cuda::tests::dense::sums_agree",
-        "cuda::tests::attention::mixed_steps_agree",
-        "cuda::tests::sample::rows_beyond_the_kernels_are_sampled_by_the_host",
-    ],
 };
 
 pub const TINY: Scale = Scale {
@@ -74,17 +114,73 @@ pub const TINY: Scale = Scale {
     ffn: 128,
     vocab: 512,
     heads: Heads { q: 4, kv: 2, dim: 16 },
+    experts: Experts { num: 4, top_k: 2, hidden: 128, ffn: 128 },
     tokens: &[1, 17],
-    attention: &[(2, 40, 1), (1, 20, 20)],
+    attention: &[&[decodes(2, 40)], &[prompt(20, 20)], &[decodes(2, 40), prompt(20, 10)]],
     sampled: &[2],
-    decode: "1x8+6,2x8+6",
-    prefill: "1x8+1,1x16+1",
-    default_prefill: "1x8+1",
-    throughput: "2x2+2,4x8+4",
+    copied: 2,
+    few_rows: &[batch(1, 8, 6)],
+    many_rows: &[batch(2, 8, 6), Batch { beside: 16, ..batch(2, 8, 12) }, batch(1, 16, 1)],
+    default_model: &[batch(1, 8, 6), batch(2, 8, 6), batch(1, 8, 1)],
+    throughput: [batch(2, 2, 2), batch(4, 8, 4)],
     engine: &["--max-num-seqs", "4", "--max-num-batched-tokens", "64", "--kv-cache-memory", "4MiB"],
     tests: &["cuda::tests::wrappers"],
-    watched_tests: &["cuda::tests::wrappers"],
 };
+
+/// Each launches what the emulator's check has watched for races too: a kernel of each source.
+const WATCHED_TESTS: &str = include_str!("../../../../kernels/src/cuda/tests/watched.txt");
+
+const fn decodes(sequences: usize, context: usize) -> Part {
+    Part { sequences, context, new: 1 }
+}
+
+/// The last `new` tokens of a prompt.
+const fn prompt(context: usize, new: usize) -> Part {
+    Part { sequences: 1, context, new }
+}
+
+const fn batch(size: usize, input: usize, output: usize) -> Batch {
+    Batch { size, input, output, beside: 0 }
+}
+
+impl Batch {
+    pub fn measured(&self) -> Measured {
+        match self {
+            Self { beside: 1.., .. } => Measured::Mixed,
+            Self { output: 1, .. } => Measured::Prefill,
+            _ => Measured::Decode,
+        }
+    }
+
+    /// The step that is measured; of decodes the one in their midst.
+    pub fn step(&self) -> Vec<Part> {
+        let &Self { size, input, output, beside } = self;
+        match self.measured() {
+            Measured::Decode => vec![decodes(size, input + output / 2)],
+            Measured::Prefill => vec![Part { sequences: size, context: input, new: input }],
+            Measured::Mixed => vec![decodes(size, input + 1), prompt(beside, beside)],
+        }
+    }
+}
+
+impl Display for Batch {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        let Self { size, input, output, beside } = self;
+        write!(f, "{size}x{input}+{output}")?;
+        if *beside > 0 { write!(f, "/{beside}") } else { Ok(()) }
+    }
+}
+
+impl Weights {
+    /// Of a weight, its share of scales included.
+    fn bits(self) -> f64 {
+        match self {
+            Self::Bf16 => 16.0,
+            Self::Fp8 => 8.0 + 32.0 / 4096.0,
+            Self::Int4 => 4.25,
+        }
+    }
+}
 
 impl Scale {
     /// A layer's matrices and the head; and whether one holds gate and up.
@@ -100,17 +196,35 @@ impl Scale {
         ]
     }
 
-    /// Bytes of all matrices that a decoded token reads; a weight of a layer takes `bits`, one of the head 16.
-    pub fn weight_bytes(&self, bits: f64) -> f64 {
-        let [layers, head] = self.weights();
-        layers * bits / 8.0 + head * 2.0
+    /// Batches of made-up weights, in the order in which they run.
+    pub fn batches(&self) -> Vec<Batch> {
+        [self.few_rows, self.many_rows].concat()
     }
 
-    /// Multiplications and additions of a prompt of `tokens`, of which the last one's logits are wanted.
-    pub fn prefill_flops(&self, tokens: f64) -> f64 {
+    /// What the sanitizers watch.
+    pub fn watched_tests(&self) -> Vec<&'static str> {
+        if self.is_tiny { self.tests.to_vec() } else { WATCHED_TESTS.lines().collect() }
+    }
+
+    /// The least that a step of all `parts` must move and compute: every matrix once, and attention; a number of the KV cache takes
+    /// `kv_bytes`.
+    pub fn step(&self, weights: Weights, parts: &[Part], kv_bytes: usize) -> Work {
         let [layers, head] = self.weights();
-        let attention = (self.layers * self.heads.q * self.heads.dim) as f64 * tokens * tokens;
-        2.0 * layers * tokens + 2.0 * head + 2.0 * attention
+        let sum = |of: &dyn Fn(&Part) -> usize| parts.iter().map(of).sum::<usize>() as f64;
+        let (tokens, sequences) = (sum(&|part| part.sequences * part.new), sum(&|part| part.sequences));
+        let products = Work { bytes: layers * weights.bits() / 8.0, flops: 2.0 * layers * tokens, ..Work::default() };
+        let products = if weights == Weights::Fp8 { products.in_fp8() } else { products };
+        let head = Work { bytes: head * 2.0, flops: 2.0 * head * sequences, ..Work::default() };
+        let attention = parts.iter().map(|part| Work::attend(*part, self.heads, kv_bytes).times(self.layers));
+        attention.chain([products, head]).sum()
+    }
+
+    /// The same of a whole batch from its first prompt to its last token, prompts apart from answers.
+    pub fn whole(&self, batch: Batch, weights: Weights, kv_bytes: usize) -> Vec<Work> {
+        let Batch { size, input, output, .. } = batch;
+        let prompts = self.step(weights, &[Part { sequences: size, context: input, new: input }], kv_bytes);
+        let midst = self.step(weights, &[decodes(size, input + output / 2)], kv_bytes);
+        vec![prompts, midst.times(output - 1)]
     }
 
     /// Of all layers' matrices, and of the head's.
@@ -128,8 +242,28 @@ mod tests {
     fn an_8b_model_has_8b_weights() {
         let [layers, head] = FULL.weights();
         assert_eq!((layers, head), (6_979_321_856.0, 525_336_576.0));
-        assert_eq!(FULL.weight_bytes(16.0), 2.0 * (layers + head));
-        let attention = FULL.prefill_flops(8192.0) - 2.0 * layers * 8192.0 - 2.0 * head;
-        assert_eq!(attention, 2.0 * 32.0 * 4096.0 * 8192.0 * 8192.0);
+        let decode = FULL.step(Weights::Bf16, &batch(1, 8, 2).step(), 2);
+        assert!((decode.bytes / (2.0 * (layers + head)) - 1.0).abs() < 0.001, "{decode:?}");
+        let attention = 4.0 * 32.0 * 4096.0 * (8192 * 8193 / 2) as f64;
+        let prefill = FULL.step(Weights::Fp8, &batch(1, 8192, 1).step(), 1);
+        assert_eq!((prefill.fp8_flops, prefill.flops), (2.0 * layers * 8192.0, 2.0 * head + attention));
+    }
+
+    #[test]
+    fn a_batch_is_written_as_it_is_asked_for() {
+        let mixed = Batch { beside: 2048, ..batch(64, 512, 32) };
+        for (batch, text, measured, tokens) in [
+            (batch(1, 512, 1), "1x512+1", Measured::Prefill, 512),
+            (batch(8, 8, 128), "8x8+128", Measured::Decode, 8),
+            (mixed, "64x512+32/2048", Measured::Mixed, 64 + 2048),
+        ] {
+            assert_eq!((batch.to_string().as_str(), batch.measured()), (text, measured));
+            assert_eq!(batch.step().iter().map(|part| part.sequences * part.new).sum::<usize>(), tokens, "{text}");
+        }
+    }
+
+    #[test]
+    fn watched_tests_are_names() {
+        assert!(FULL.watched_tests().iter().all(|name| name.starts_with("cuda::tests::")));
     }
 }

@@ -22,6 +22,8 @@ const KEPT_LINES_OF_FAILURES: usize = 400;
 /// Something to run, or why it cannot be.
 pub struct Step {
     pub name: String,
+    /// What it should take, and what it may.
+    pub planned: Duration,
     pub limit: Duration,
     pub needs_gpu: bool,
     pub work: Result<Work, String>,
@@ -40,6 +42,9 @@ pub enum Outcome {
     Passed,
     Failed,
     TimedOut,
+    /// Something that it needs is not here.
+    Missing,
+    /// It was not its turn any more.
     Skipped,
 }
 
@@ -49,8 +54,14 @@ impl Outcome {
             Self::Passed => "passed",
             Self::Failed => "failed",
             Self::TimedOut => "timed out",
+            Self::Missing => "missing",
             Self::Skipped => "skipped",
         }
+    }
+
+    /// Whether nothing is wrong, as far as it is known.
+    pub fn is_fine(self) -> bool {
+        matches!(self, Self::Passed | Self::Missing | Self::Skipped)
     }
 }
 
@@ -59,27 +70,28 @@ impl Step {
     pub fn run(self, scratch: &Path, left: Duration) -> Result<(Outcome, Value)> {
         let limit = self.limit.min(left);
         let mut work = match self.work {
-            _ if limit.is_zero() => return Ok(skipped(&self.name, "no time is left")),
-            Err(why) => return Ok(skipped(&self.name, &why)),
+            Err(why) => return Ok(not_run(&self.name, Outcome::Missing, &why)),
+            _ if limit.is_zero() => return Ok(not_run(&self.name, Outcome::Skipped, "no time is left")),
             Ok(work) => work,
         };
         let shown = describe(&work.command);
-        println!("-- {} (up to {} s)\n$ {shown}", self.name, limit.as_secs());
+        println!("-- {} ({} s planned, {} s at most)\n$ {shown}", self.name, self.planned.as_secs(), limit.as_secs());
         let log = scratch.join(format!("{}.log", self.name));
         let started = Instant::now();
         let outcome = execute(&mut work.command, &log, limit)?;
         let seconds = started.elapsed().as_secs_f64();
         let said = std::fs::read(&log).unwrap_or_default();
         let said = String::from_utf8_lossy(&said);
-        if outcome == Outcome::Skipped {
-            return Ok(skipped(&self.name, said.trim_end().lines().last().unwrap_or_default()));
+        if outcome == Outcome::Missing {
+            return Ok(not_run(&self.name, outcome, said.trim_end().lines().last().unwrap_or_default()));
         }
         let kept = if outcome == Outcome::Passed { KEPT_LINES } else { KEPT_LINES_OF_FAILURES };
         let result =
             work.result.and_then(|path| std::fs::read(path).ok()).and_then(|text| serde_json::from_slice(&text).ok());
         println!("{}\n{}: {} in {seconds:.1} s", last_lines(&said, KEPT_LINES), self.name, outcome.word());
         let record = json!({
-            "step": self.name, "outcome": outcome.word(), "seconds": seconds, "limit_seconds": limit.as_secs_f64(),
+            "step": self.name, "outcome": outcome.word(), "seconds": seconds,
+            "planned_seconds": self.planned.as_secs_f64(), "limit_seconds": limit.as_secs_f64(),
             "command": shown, "output": last_lines(&said, kept), "result": result.unwrap_or(Value::Null),
         });
         Ok((outcome, record))
@@ -87,13 +99,13 @@ impl Step {
 
     /// The record of a step that is not run.
     pub fn skip(self, why: &str) -> (Outcome, Value) {
-        skipped(&self.name, why)
+        not_run(&self.name, Outcome::Skipped, why)
     }
 }
 
-fn skipped(name: &str, why: &str) -> (Outcome, Value) {
-    println!("-- {name}: SKIPPED: {why}");
-    (Outcome::Skipped, json!({ "step": name, "outcome": Outcome::Skipped.word(), "why": why }))
+fn not_run(name: &str, outcome: Outcome, why: &str) -> (Outcome, Value) {
+    println!("-- {name}: {}: {why}", outcome.word().to_uppercase());
+    (outcome, json!({ "step": name, "outcome": outcome.word(), "why": why }))
 }
 
 /// Runs to the end, or kills at the limit, with all that it started.
@@ -109,7 +121,7 @@ fn execute(command: &mut Command, log: &Path, limit: Duration) -> Result<Outcome
     };
     match wait(&mut child, limit)? {
         Some(status) if status.success() => Ok(Outcome::Passed),
-        Some(status) if status.code() == Some(CANNOT) => Ok(Outcome::Skipped),
+        Some(status) if status.code() == Some(CANNOT) => Ok(Outcome::Missing),
         Some(_) => Ok(Outcome::Failed),
         None => {
             let group = format!("kill -KILL -{}", child.id());
@@ -156,23 +168,24 @@ mod tests {
         let mut command = Command::new("sh");
         command.args(["-c", script]);
         let name = script.replace(|c: char| !c.is_alphanumeric(), "-");
-        Step { name, limit: Duration::from_secs(60), needs_gpu: false, work: Ok(Work { command, result: None }) }
+        let (planned, limit) = (Duration::from_secs(1), Duration::from_secs(60));
+        Step { name, planned, limit, needs_gpu: false, work: Ok(Work { command, result: None }) }
     }
 
     #[test]
-    fn a_step_passes_fails_or_is_skipped() {
+    fn a_step_passes_fails_or_is_not_run() {
         let folder = std::env::temp_dir();
         let left = Duration::from_secs(60);
         for (step, left, outcome, key, text) in [
             (shell("echo one"), left, Outcome::Passed, "output", "one"),
             (shell("echo two >&2; exit 3"), left, Outcome::Failed, "output", "two"),
-            (shell("echo no; echo torch is not here; exit 77"), left, Outcome::Skipped, "why", "torch is not here"),
+            (shell("echo no; echo torch is not here; exit 77"), left, Outcome::Missing, "why", "torch is not here"),
             (shell("while :; do :; done"), Duration::from_millis(1), Outcome::TimedOut, "output", ""),
             (shell("echo three"), Duration::ZERO, Outcome::Skipped, "why", "no time is left"),
             (
                 Step { work: Err("it is not here".to_owned()), ..shell("") },
                 left,
-                Outcome::Skipped,
+                Outcome::Missing,
                 "why",
                 "it is not here",
             ),

@@ -49,7 +49,7 @@ impl Bench<'_> {
         let spec = NormSpec { gain, eps: 1e-5, size: shape.cols };
         let wants = Cuda::wants(&weights[0]);
         let bits = 8.0 * bytes as f64 / (shape.rows * shape.cols) as f64;
-        let by = if by_library { ", cublasLt" } else { "" };
+        let by = if by_library { "cublasLt" } else { "own" };
         // From the largest on: the first step plans the workspace.
         for &tokens in self.scale.tokens.iter().rev().filter(|tokens| !by_library || **tokens > OWN_ROWS) {
             let x = self.cuda.vector(&noise(tokens * shape.cols))?;
@@ -63,8 +63,10 @@ impl Bench<'_> {
             };
             let seconds = self.seconds(&plain_inputs(tokens), &mut prepare, &mut op)?;
             let work = if is_glu { Work::linear_glu } else { Work::linear };
-            let shown = format!("{what} {}x{} {format}{by}", shape.rows, shape.cols);
-            self.record(&shown, tokens, work(tokens, shape.rows, shape.cols, bits), seconds)?;
+            let work = work(tokens, shape.rows, shape.cols, bits);
+            let work = if format == Format::Fp8E4m3 { work.in_fp8() } else { work };
+            let shown = format!("{what} {}x{} {format}", shape.rows, shape.cols);
+            self.record_by(by, &shown, tokens, work, seconds)?;
         }
         Ok(())
     }

@@ -5,6 +5,8 @@
 //! used in turn, more of them than any cache holds. Inputs are random: tensor cores are faster on constants.
 
 mod attention;
+mod copies;
+mod experts;
 mod matmuls;
 mod rows;
 
@@ -19,6 +21,7 @@ use serde_json::{Value, json};
 use tensor::{Backend, StepInputs, StepKey};
 use testkit::Random;
 
+use crate::goals;
 use crate::scale::Scale;
 
 type Buf = <Cuda as Backend>::Buf;
@@ -57,13 +60,18 @@ pub fn run(scale: &Scale, result: &Path) -> Result<()> {
         bench.matmuls(format, false)?;
     }
     bench.attention()?;
-    for format in [Format::Q4K, Format::Q6K] {
-        bench.matmuls(format, false)?;
+    for format in [Format::Bf16, Format::Fp8E4m3] {
+        bench.matmuls(format, true)?;
     }
     bench.sampling()?;
     bench.small_ops()?;
-    for format in [Format::Bf16, Format::Fp8E4m3] {
-        bench.matmuls(format, true)?;
+    bench.rotations()?;
+    for format in [Format::Bf16, Format::Fp8E4m3, Format::Int4] {
+        bench.experts(format)?;
+    }
+    bench.block_copies()?;
+    for format in [Format::Q4K, Format::Q6K] {
+        bench.matmuls(format, false)?;
     }
     Ok(())
 }
@@ -114,17 +122,26 @@ impl Bench<'_> {
     }
 
     fn record(&mut self, what: &str, tokens: usize, work: Work, seconds: f64) -> Result<()> {
-        let share = self.ceilings.map(|ceilings| work.seconds(&ceilings) / seconds);
+        self.record_by("own", what, tokens, work, seconds)
+    }
+
+    /// `by`: whose kernels, where two can do the same.
+    fn record_by(&mut self, by: &str, what: &str, tokens: usize, work: Work, seconds: f64) -> Result<()> {
+        let roofline = self.ceilings.map(|ceilings| work.seconds(&ceilings));
+        let share = roofline.map(|roofline| roofline / seconds);
+        let wanted = self.ceilings.and_then(|ceilings| goals::of_op(work, &ceilings));
         let shown = share.map_or_else(String::new, |share| format!("{:>5.0}% of the roofline", 100.0 * share));
+        let flops = work.flops + work.fp8_flops;
         println!(
-            "{what:<34} T={tokens:<5} {:>10.1} us {:>8.1} GB/s {:>7.2} TFLOP/s {shown}",
+            "{what:<34} {by:<8} T={tokens:<5} {:>10.1} us {:>8.1} GB/s {:>7.2} TFLOP/s {shown}",
             seconds * 1e6,
             work.bytes / seconds / 1e9,
-            work.flops / seconds / 1e12,
+            flops / seconds / 1e12,
         );
         self.rows.push(json!({
-            "op": what, "tokens": tokens, "seconds": seconds, "bytes": work.bytes, "flops": work.flops,
-            "of_roofline": share,
+            "op": what, "by": by, "tokens": tokens, "seconds": seconds, "bytes": work.bytes, "flops": flops,
+            "roofline_seconds": roofline, "of_roofline": share,
+            "wanted": wanted, "met": wanted.zip(share).map(|(wanted, share)| share >= wanted),
         }));
         crate::write(&self.result, &json!({ "device": self.name, "ops": self.rows }).to_string())
     }
