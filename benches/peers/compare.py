@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Tokenmill beside llama.cpp on this machine: the same load on each server in turn (A B A B), and each engine in process.
+"""Tokenmill beside llama.cpp and vLLM on this machine: the same load on each server in turn (A B A B), and each engine in process.
 
     benches/peers/llama_cpp.sh MODEL.gguf
     benches/peers/vllm_cpu.sh MODEL.gguf
@@ -83,16 +83,19 @@ def contenders(args):
          [f"{args.bin}/llama-server", "-m", model, *options, "--port"])
         for model in args.formats
     ]
-    python, model = args.vllm / "venv/bin/python", args.vllm / "model"
-    if python.exists() and model.exists():
+    if has_vllm(args):
         peers.append(("vllm bf16", False,
-                      [python, "-m", "vllm.entrypoints.openai.api_server", "--model", model, "--dtype", "bfloat16",
-                       "--max-model-len", 4 * length, "--max-num-seqs", num_seqs, "--port"]))
+                      [args.vllm / "venv/bin/vllm", "serve", args.vllm / "model", "--dtype", "bfloat16", "--max-model-len", 4 * length,
+                       "--max-num-seqs", num_seqs, "--port"]))
     else:
         print(f"SKIPPED: vLLM is not in {args.vllm}; benches/peers/vllm_cpu.sh puts it there", file=sys.stderr)
     # Ours and theirs alternate as far as they go.
     longest = max(len(ours), len(peers))
     return [side[idx] for idx in range(longest) for side in (ours, peers) if idx < len(side)]
+
+
+def has_vllm(args):
+    return (args.vllm / "VERSION").exists() and (args.vllm / "model").exists()
 
 
 @contextlib.contextmanager
@@ -102,10 +105,7 @@ def serving(command):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     log = tempfile.TemporaryFile()
-    # vLLM alone reads these: room for all clients, and a thread for each core.
-    cores = ",".join(map(str, sorted(os.sched_getaffinity(0))))
-    environment = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": cores}
-    server = subprocess.Popen([*map(str, command), str(port)], stdout=log, stderr=log, env=environment)
+    server = subprocess.Popen([*map(str, command), str(port)], stdout=log, stderr=log, env={**os.environ, **vllm_environment()})
     try:
         await_health(server, f"http://127.0.0.1:{port}", log)
         yield f"http://127.0.0.1:{port}", server.pid
@@ -116,6 +116,12 @@ def serving(command):
         except subprocess.TimeoutExpired:
             server.kill()
             server.wait()
+
+
+def vllm_environment():
+    """What vLLM alone reads: room for all clients, and a thread for each core."""
+    cores = ",".join(map(str, sorted(os.sched_getaffinity(0))))
+    return {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": cores}
 
 
 def await_health(server, url, log, seconds=600):
@@ -232,6 +238,22 @@ def peer_in_process(args, model):
     return rates
 
 
+def vllm_in_process(args, model):
+    """Tokens a second by name of a test, from `vllm bench latency`: of decoding, what 40 more steps take."""
+    def seconds(batch_size, input_len, output_len):
+        with tempfile.TemporaryDirectory() as folder:
+            saved = pathlib.Path(folder) / "latency.json"
+            output([args.vllm / "venv/bin/vllm", "bench", "latency", "--model", model, "--dtype", "bfloat16", "--max-model-len", 1024,
+                    "--no-enable-prefix-caching", "--batch-size", batch_size, "--input-len", input_len, "--output-len", output_len,
+                    "--num-iters-warmup", 2, "--num-iters", 5, "--output-json", saved], **vllm_environment())
+            return json.loads(saved.read_text())["avg_latency"]
+
+    rates = {"prefill 512": 512 / seconds(1, 512, 1)}
+    for batch_size in args.clients:
+        rates[f"decode B={batch_size}"] = 40 * batch_size / (seconds(batch_size, 128, 41) - seconds(batch_size, 128, 1))
+    return rates
+
+
 def step_bench():
     """The program of `cargo bench --bench step`, built as the server was."""
     command = ["cargo", "build", "--release", "--quiet", "--workspace", "--bins", "--benches", "--message-format=json"]
@@ -253,6 +275,8 @@ def in_process(args, results):
     args.step = step_bench()
     sides = [(f"tokenmill {rounding}", True, ours_in_process, rounding) for rounding in args.activations.split(",")]
     sides += [(f"llama.cpp {pathlib.Path(model).stem.lower()}", False, peer_in_process, model) for model in args.formats]
+    if has_vllm(args):
+        sides.append(("vllm bf16", False, vllm_in_process, args.vllm / "model"))
     for number in range(args.rounds):
         for name, is_ours, measure, what in sides:
             print(f"round {number + 1} of {args.rounds}, in process: {name}", file=sys.stderr)

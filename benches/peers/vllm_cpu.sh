@@ -4,7 +4,7 @@
 #
 #   benches/peers/vllm_cpu.sh MODEL.gguf
 #
-# Into target/peers/vllm: venv/, model/ and VERSION. About five minutes and 7 GB: the index's torch brings CUDA's libraries along.
+# Into target/peers/vllm: venv/, model/ and VERSION. About ten minutes and 7 GB: the index's torch brings CUDA's libraries along.
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
