@@ -49,7 +49,7 @@ fn load(model: &Path) -> ModelRunner<Cpu> {
     let options = RunnerOptions {
         max_num_seqs: 32,
         max_model_len: Some(ROW_BLOCKS * BLOCK_SIZE),
-        kv_cache_memory: Some(1 << 30),
+        kv_cache_memory: Some(2 << 30),
         ..RunnerOptions::default()
     };
     let executor = ModelRunner::new(cpu, &checkpoint, options).expect("the model loads");
