@@ -85,8 +85,8 @@ def contenders(args):
     ]
     if has_vllm(args):
         peers.append(("vllm bf16", False,
-                      [args.vllm / "venv/bin/vllm", "serve", args.vllm / "model", "--dtype", "bfloat16", "--max-model-len", 4 * length,
-                       "--max-num-seqs", num_seqs, "--port"]))
+                      [args.vllm / "venv/bin/python", "-m", "vllm.entrypoints.openai.api_server", "--model", args.vllm / "model",
+                       "--dtype", "bfloat16", "--max-model-len", 4 * length, "--max-num-seqs", num_seqs, "--port"]))
     else:
         print(f"SKIPPED: vLLM is not in {args.vllm}; benches/peers/vllm_cpu.sh puts it there", file=sys.stderr)
     # Ours and theirs alternate as far as they go.
@@ -238,12 +238,22 @@ def peer_in_process(args, model):
     return rates
 
 
+# `vllm bench latency`, whose own program looks for a package by another name than the one for CPUs has.
+VLLM_LATENCY = """
+from vllm.benchmarks import latency
+from vllm.utils.argparse_utils import FlexibleArgumentParser
+parser = FlexibleArgumentParser()
+latency.add_cli_args(parser)
+latency.main(parser.parse_args())
+"""
+
+
 def vllm_in_process(args, model):
     """Tokens a second by name of a test, from `vllm bench latency`: of decoding, what 40 more steps take."""
     def seconds(batch_size, input_len, output_len):
         with tempfile.TemporaryDirectory() as folder:
             saved = pathlib.Path(folder) / "latency.json"
-            output([args.vllm / "venv/bin/vllm", "bench", "latency", "--model", model, "--dtype", "bfloat16", "--max-model-len", 1024,
+            output([args.vllm / "venv/bin/python", "-c", VLLM_LATENCY, "--model", model, "--dtype", "bfloat16", "--max-model-len", 1024,
                     "--no-enable-prefix-caching", "--batch-size", batch_size, "--input-len", input_len, "--output-len", output_len,
                     "--num-iters-warmup", 2, "--num-iters", 5, "--output-json", saved], **vllm_environment())
             return json.loads(saved.read_text())["avg_latency"]
