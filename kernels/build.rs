@@ -84,14 +84,18 @@ fn sources() -> Vec<PathBuf> {
 /// Names of the `extern "C" __global__` functions, those of instance macros included.
 fn kernel_names(source: &str) -> Vec<String> {
     let mut names = Vec::new();
-    let sizes: Vec<&str> =
-        source.lines().filter_map(|line| line.strip_prefix("INSTANCES(")?.strip_suffix(')')).collect();
+    let sizes = |instances: &str| -> Vec<&str> {
+        source.lines().filter_map(|line| line.strip_prefix(instances)?.strip_prefix('(')?.strip_suffix(')')).collect()
+    };
     for (at, _) in source.match_indices("extern \"C\" __global__") {
         let head = source[at..].split('{').next().expect("split yields one piece at least");
         let head = head.rsplit_once('(').expect("a kernel has parameters").0.trim_end();
         let name = head.rsplit(|c: char| !c.is_alphanumeric() && c != '_' && c != '#').next().expect("as above");
         match name.strip_suffix("##D") {
-            Some(family) => names.extend(sizes.iter().map(|size| format!("{family}{size}"))),
+            Some(family) => {
+                let instances = source[..at].rsplit("#define ").next().expect("as above").split('(').next();
+                names.extend(sizes(instances.expect("as above")).iter().map(|size| format!("{family}{size}")));
+            }
             None => names.push(name.to_owned()),
         }
     }

@@ -11,22 +11,22 @@
 //             or more, where 4.8 TB/s through 132 SMs at 0.8 us take 29 KiB
 #include "gemm_coded.cuh"
 
-template <int BITS>
+template <int BITS, class L>
 struct Blocks {
-  static constexpr int STAGES[2] = {BITS == 4 ? 8 : 6, BITS == 4 ? 4 : 3};
+  static constexpr int STAGES = L::TM == 16 ? (BITS == 4 ? 8 : 6) : (BITS == 4 ? 4 : 3);
   static constexpr int GROUP = 32;
   static constexpr bool HAS_MIN = true;
   static constexpr int ROWS = TILE_K * BITS / 128;  // of words, a stage
-  static constexpr int CODES = ROWS * RUN_WORDS * 4, META = TILE_K / GROUP * TILE_N * 4;
+  static constexpr int CODES = ROWS * RUN_WORDS<L> * 4, META = TILE_K / GROUP * L::TN * 4;
 
   __device__ static int meta_shift(const Gemm&) { return 0; }
 
   __device__ static __forceinline__ void load_codes(unsigned char* to, const Gemm& p, int output, int step) {
-    load_outputs<16, ROWS>(to, p.w, step * ROWS, p.k * BITS / 128, output, p.n);
+    load_outputs<L, 16, ROWS>(to, p.w, step * ROWS, p.k * BITS / 128, output, p.n);
   }
 
   __device__ static __forceinline__ void load_meta(unsigned char* to, const Gemm& p, int output, int row) {
-    load_outputs<4, TILE_K / GROUP>(to, p.meta, row * (TILE_K / GROUP), p.k / GROUP, output, p.n);
+    load_outputs<L, 4, TILE_K / GROUP>(to, p.meta, row * (TILE_K / GROUP), p.k / GROUP, output, p.n);
   }
 
   template <int NT>
@@ -36,15 +36,15 @@ struct Blocks {
 
     __device__ __forceinline__ Group(const unsigned char* stage, const unsigned char* scales, int column, int, int group) {
       const int lane = threadIdx.x % 32;
-      codes = reinterpret_cast<const uint32_t*>(stage) + group * (ROWS / 2) * RUN_WORDS + column / 8 * TILE_WORDS + lane;
-      meta = reinterpret_cast<const uint32_t*>(scales) + group * TILE_N + column + lane % 4 * 2;
+      codes = reinterpret_cast<const uint32_t*>(stage) + group * (ROWS / 2) * RUN_WORDS<L> + column / 8 * TILE_WORDS + lane;
+      meta = reinterpret_cast<const uint32_t*>(scales) + group * L::TN + column + lane % 4 * 2;
     }
 
     __device__ __forceinline__ void fragment(int part, int n, uint32_t (&b)[2]) const {
       if constexpr (BITS == 4) {
         nibbles(codes[n * TILE_WORDS], part, BIAS_128, b);
       } else {
-        const uint32_t word = codes[part * RUN_WORDS + n * TILE_WORDS];
+        const uint32_t word = codes[part * RUN_WORDS<L> + n * TILE_WORDS];
 #pragma unroll
         for (int pair = 0; pair < 2; pair++) {
           const uint32_t bytes = word >> (pair * 8);
@@ -60,17 +60,27 @@ struct Blocks {
   };
 };
 
-#define INSTANCES(D)                                                                                                                       \
-  extern "C" __global__ void __launch_bounds__(GEMM_THREADS) gemm_w4_store_##D(const Gemm p) { coded<Blocks<4>, D, Out::Store>(p); }       \
-  extern "C" __global__ void __launch_bounds__(GEMM_THREADS) gemm_w4_add_##D(const Gemm p) { coded<Blocks<4>, D, Out::Add>(p); }           \
-  extern "C" __global__ void __launch_bounds__(GEMM_THREADS) gemm_w4_glu_##D(const Gemm p) { coded<Blocks<4>, D, Out::Glu>(p); }           \
-  extern "C" __global__ void __launch_bounds__(GEMM_THREADS) gemm_w8_store_##D(const Gemm p) { coded<Blocks<8>, D, Out::Store>(p); }       \
-  extern "C" __global__ void __launch_bounds__(GEMM_THREADS) gemm_w8_add_##D(const Gemm p) { coded<Blocks<8>, D, Out::Add>(p); }           \
-  extern "C" __global__ void __launch_bounds__(GEMM_THREADS) gemm_w8_glu_##D(const Gemm p) { coded<Blocks<8>, D, Out::Glu>(p); }           \
-  extern "C" __global__ void __launch_bounds__(GEMM_THREADS, 2) experts_w4_store_##D(const Experts p) { coded<Blocks<4>, D, Out::Store>(p); } \
-  extern "C" __global__ void __launch_bounds__(GEMM_THREADS, 2) experts_w4_glu_##D(const Experts p) { coded<Blocks<4>, D, Out::Glu>(p); }     \
-  extern "C" __global__ void __launch_bounds__(GEMM_THREADS, 2) experts_w8_store_##D(const Experts p) { coded<Blocks<8>, D, Out::Store>(p); } \
-  extern "C" __global__ void __launch_bounds__(GEMM_THREADS, 2) experts_w8_glu_##D(const Experts p) { coded<Blocks<8>, D, Out::Glu>(p); }
+template <class L>
+using W4 = Blocks<4, L>;
+template <class L>
+using W8 = Blocks<8, L>;
 
-INSTANCES(16)
-INSTANCES(64)
+#define GEMMS(D)                                                                                                                    \
+  extern "C" __global__ void __launch_bounds__(Layout<D>::THREADS) gemm_w4_store_##D(const Gemm p) { coded<W4, D, Out::Store>(p); } \
+  extern "C" __global__ void __launch_bounds__(Layout<D>::THREADS) gemm_w4_add_##D(const Gemm p) { coded<W4, D, Out::Add>(p); }     \
+  extern "C" __global__ void __launch_bounds__(Layout<D>::THREADS) gemm_w4_glu_##D(const Gemm p) { coded<W4, D, Out::Glu>(p); }     \
+  extern "C" __global__ void __launch_bounds__(Layout<D>::THREADS) gemm_w8_store_##D(const Gemm p) { coded<W8, D, Out::Store>(p); } \
+  extern "C" __global__ void __launch_bounds__(Layout<D>::THREADS) gemm_w8_add_##D(const Gemm p) { coded<W8, D, Out::Add>(p); }     \
+  extern "C" __global__ void __launch_bounds__(Layout<D>::THREADS) gemm_w8_glu_##D(const Gemm p) { coded<W8, D, Out::Glu>(p); }
+
+#define EXPERTS(D)                                                                                                                           \
+  extern "C" __global__ void __launch_bounds__(Layout<D>::THREADS, 2) experts_w4_store_##D(const Experts p) { coded<W4, D, Out::Store>(p); } \
+  extern "C" __global__ void __launch_bounds__(Layout<D>::THREADS, 2) experts_w4_glu_##D(const Experts p) { coded<W4, D, Out::Glu>(p); }     \
+  extern "C" __global__ void __launch_bounds__(Layout<D>::THREADS, 2) experts_w8_store_##D(const Experts p) { coded<W8, D, Out::Store>(p); } \
+  extern "C" __global__ void __launch_bounds__(Layout<D>::THREADS, 2) experts_w8_glu_##D(const Experts p) { coded<W8, D, Out::Glu>(p); }
+
+GEMMS(16)
+GEMMS(64)
+GEMMS(128)
+EXPERTS(16)
+EXPERTS(64)

@@ -38,13 +38,14 @@ __device__ __forceinline__ void load_scales(unsigned char* to, const float* from
 
 template <int ROWS>
 struct Codes {
+  using L = Layout<ROWS>;
   static constexpr int TM = ROWS, STAGES = TM == 16 ? 4 : 3;
-  static constexpr int W = TM * CHUNKS * 16, X_SCALES = W + TILE_N * CHUNKS * 16, W_SCALES = X_SCALES + TM * 4;
-  static constexpr int STAGE_BYTES = W_SCALES + TILE_N * 4;
+  static constexpr int W = TM * CHUNKS * 16, X_SCALES = W + L::TN * CHUNKS * 16, W_SCALES = X_SCALES + TM * 4;
+  static constexpr int STAGE_BYTES = W_SCALES + L::TN * 4;
 
   const Fp8& p;
   unsigned char* ring;
-  const Layout<TM> at;
+  const L at;
   const int steps;
 
   __device__ __forceinline__ Codes(const Fp8& p, unsigned char* ring)
@@ -53,7 +54,7 @@ struct Codes {
   // A chunk of 16 codes lies as one of 8 numbers of 16 bits does, so that pairs of codes are loaded.
   __device__ __forceinline__ void load_x(int slot, int step) {
     unsigned char* stage = ring + slot * STAGE_BYTES;
-    load_tile<TM>(stage, p.gemm.x, at.first_row, p.gemm.m, step * TILE_K, p.gemm.k / 2);
+    load_tile<TM, L::THREADS>(stage, p.gemm.x, at.first_row, p.gemm.m, step * TILE_K, p.gemm.k / 2);
     load_scales(stage + X_SCALES, p.scales.x + static_cast<size_t>(step) * p.scales.x_stride, TM, at.first_row, p.gemm.m);
   }
 
@@ -61,30 +62,34 @@ struct Codes {
     const Gemm& g = p.gemm;
     const int shift = p.scales.w_shift;
     unsigned char* stage = ring + slot * STAGE_BYTES;
-    load_tile<TILE_N>(stage + W, static_cast<const __nv_bfloat16*>(g.w), at.first_output, g.n, step * TILE_K, g.k / 2);
+    load_tile<L::TN, L::THREADS>(stage + W, static_cast<const __nv_bfloat16*>(g.w), at.first_output, g.n, step * TILE_K, g.k / 2);
     const float* scales = static_cast<const float*>(g.meta) + static_cast<size_t>(step) * p.scales.w_stride;
-    load_scales(stage + W_SCALES, scales, TILE_N >> shift, at.first_output >> shift, g.n >> shift);
+    load_scales(stage + W_SCALES, scales, L::TN >> shift, at.first_output >> shift, g.n >> shift);
   }
 
   template <int MT, int NT>
   __device__ __forceinline__ void multiply(Sums<MT, NT>& sums, int slot, int) {
     const unsigned char* stage = ring + slot * STAGE_BYTES;
     const int lane = threadIdx.x % 32;
-    const float* x_scales = reinterpret_cast<const float*>(stage + X_SCALES) + at.row + lane / 4;
     const float* w_scales = reinterpret_cast<const float*>(stage + W_SCALES);
-    Sums<MT, NT> dots;
-    multiply_stage<E4m3Products>(dots, stage, stage + W, at.row, at.column);
 #pragma unroll
-    for (int n = 0; n < NT; n++) {
+    for (int first = 0; first < MT; first += DOTS_M<MT>) {
+      const int row = at.row + first * 16;
+      const float* x_scales = reinterpret_cast<const float*>(stage + X_SCALES) + row + lane / 4;
+      Sums<DOTS_M<MT>, NT> dots;
+      multiply_stage<E4m3Products, MT == 4 ? 1 : 4>(dots, stage, stage + W, row, at.column);
 #pragma unroll
-      for (int side = 0; side < 2; side++) {
-        const float w_scale = w_scales[(at.column + n * 8 + lane % 4 * 2 + side) >> p.scales.w_shift] * E4m3Products::UNIT;
+      for (int n = 0; n < NT; n++) {
 #pragma unroll
-        for (int m = 0; m < MT; m++) {
+        for (int side = 0; side < 2; side++) {
+          const float w_scale = w_scales[(at.column + n * 8 + lane % 4 * 2 + side) >> p.scales.w_shift] * E4m3Products::UNIT;
 #pragma unroll
-          for (int half = 0; half < 2; half++) {
-            float& sum = sums.at[m][n][half * 2 + side];
-            sum = __fmaf_rn(dots.at[m][n][half * 2 + side], x_scales[m * 16 + half * 8] * w_scale, sum);
+          for (int m = 0; m < DOTS_M<MT>; m++) {
+#pragma unroll
+            for (int half = 0; half < 2; half++) {
+              float& sum = sums.at[first + m][n][half * 2 + side];
+              sum = __fmaf_rn(dots.at[m][n][half * 2 + side], x_scales[m * 16 + half * 8] * w_scale, sum);
+            }
           }
         }
       }
@@ -105,12 +110,17 @@ __device__ __forceinline__ void codes(const Fp8Experts& p) {
   if (choose_expert(p.experts, own.gemm)) codes<TM, OUT>(own);
 }
 
-#define INSTANCES(D)                                                                                                                   \
-  extern "C" __global__ void __launch_bounds__(GEMM_THREADS) gemm_fp8_store_##D(const Fp8 p) { codes<D, Out::Store>(p); }              \
-  extern "C" __global__ void __launch_bounds__(GEMM_THREADS) gemm_fp8_add_##D(const Fp8 p) { codes<D, Out::Add>(p); }                  \
-  extern "C" __global__ void __launch_bounds__(GEMM_THREADS) gemm_fp8_glu_##D(const Fp8 p) { codes<D, Out::Glu>(p); }                  \
-  extern "C" __global__ void __launch_bounds__(GEMM_THREADS, 2) experts_fp8_store_##D(const Fp8Experts p) { codes<D, Out::Store>(p); } \
-  extern "C" __global__ void __launch_bounds__(GEMM_THREADS, 2) experts_fp8_glu_##D(const Fp8Experts p) { codes<D, Out::Glu>(p); }
+#define GEMMS(D)                                                                                                                \
+  extern "C" __global__ void __launch_bounds__(Layout<D>::THREADS) gemm_fp8_store_##D(const Fp8 p) { codes<D, Out::Store>(p); } \
+  extern "C" __global__ void __launch_bounds__(Layout<D>::THREADS) gemm_fp8_add_##D(const Fp8 p) { codes<D, Out::Add>(p); }     \
+  extern "C" __global__ void __launch_bounds__(Layout<D>::THREADS) gemm_fp8_glu_##D(const Fp8 p) { codes<D, Out::Glu>(p); }
 
-INSTANCES(16)
-INSTANCES(64)
+#define EXPERTS(D)                                                                                                                           \
+  extern "C" __global__ void __launch_bounds__(Layout<D>::THREADS, 2) experts_fp8_store_##D(const Fp8Experts p) { codes<D, Out::Store>(p); } \
+  extern "C" __global__ void __launch_bounds__(Layout<D>::THREADS, 2) experts_fp8_glu_##D(const Fp8Experts p) { codes<D, Out::Glu>(p); }
+
+GEMMS(16)
+GEMMS(64)
+GEMMS(128)
+EXPERTS(16)
+EXPERTS(64)

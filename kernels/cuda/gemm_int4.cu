@@ -12,23 +12,23 @@
 //             4.8 TB/s through 132 SMs at 0.8 us take 29 KiB
 #include "gemm_coded.cuh"
 
-template <int SUMMED>
+template <int SUMMED, class L>
 struct Int4 {
-  static constexpr int STAGES[2] = {8, 4};
+  static constexpr int STAGES = L::TM == 16 ? 8 : 4;
   static constexpr int GROUP = SUMMED;
   static constexpr bool HAS_MIN = false;
   static constexpr int ROWS = TILE_K / 32, META_ROWS = TILE_K / SUMMED;
-  static constexpr int CODES = ROWS * RUN_WORDS * 4, META = META_ROWS * TILE_N * 4;
+  static constexpr int CODES = ROWS * RUN_WORDS<L> * 4, META = META_ROWS * L::TN * 4;
 
   __device__ static __forceinline__ int meta_shift(const Gemm& p) { return SUMMED == TILE_K ? p.meta_shift : 0; }
 
   __device__ static __forceinline__ void load_codes(unsigned char* to, const Gemm& p, int output, int step) {
-    load_outputs<16, ROWS>(to, p.w, step * ROWS, p.k / 32, output, p.n);
+    load_outputs<L, 16, ROWS>(to, p.w, step * ROWS, p.k / 32, output, p.n);
   }
 
   __device__ static __forceinline__ void load_meta(unsigned char* to, const Gemm& p, int output, int row) {
     const int group = SUMMED << meta_shift(p);
-    load_outputs<4, META_ROWS>(to, p.meta, row * META_ROWS, (p.k + group - 1) / group, output, p.n);
+    load_outputs<L, 4, META_ROWS>(to, p.meta, row * META_ROWS, (p.k + group - 1) / group, output, p.n);
   }
 
   template <int NT>
@@ -39,15 +39,15 @@ struct Int4 {
 
     __device__ __forceinline__ Group(const unsigned char* stage, const unsigned char* scales, int column, int, int group) {
       const int lane = threadIdx.x % 32;
-      codes = reinterpret_cast<const uint32_t*>(stage) + group * (SUMMED / 32) * RUN_WORDS + column / 8 * TILE_WORDS + lane;
-      meta = reinterpret_cast<const uint32_t*>(scales) + group * TILE_N + column;
+      codes = reinterpret_cast<const uint32_t*>(stage) + group * (SUMMED / 32) * RUN_WORDS<L> + column / 8 * TILE_WORDS + lane;
+      meta = reinterpret_cast<const uint32_t*>(scales) + group * L::TN + column;
 #pragma unroll
       for (int n = 0; n < NT; n++) bias[n] = BIAS_128 + (meta[n * 8 + lane / 4] & 15u) * 0x00010001u;
       meta += lane % 4 * 2;
     }
 
     __device__ __forceinline__ void fragment(int part, int n, uint32_t (&b)[2]) const {
-      nibbles(codes[part / 2 * RUN_WORDS + n * TILE_WORDS], part % 2, bias[n], b);
+      nibbles(codes[part / 2 * RUN_WORDS<L> + n * TILE_WORDS], part % 2, bias[n], b);
     }
 
     __device__ __forceinline__ float2 factors(int n, int side) const {
@@ -56,17 +56,27 @@ struct Int4 {
   };
 };
 
-#define INSTANCES(D)                                                                                                                           \
-  extern "C" __global__ void __launch_bounds__(GEMM_THREADS) gemm_int4_32_store_##D(const Gemm p) { coded<Int4<32>, D, Out::Store>(p); }       \
-  extern "C" __global__ void __launch_bounds__(GEMM_THREADS) gemm_int4_32_add_##D(const Gemm p) { coded<Int4<32>, D, Out::Add>(p); }           \
-  extern "C" __global__ void __launch_bounds__(GEMM_THREADS) gemm_int4_32_glu_##D(const Gemm p) { coded<Int4<32>, D, Out::Glu>(p); }           \
-  extern "C" __global__ void __launch_bounds__(GEMM_THREADS) gemm_int4_64_store_##D(const Gemm p) { coded<Int4<64>, D, Out::Store>(p); }       \
-  extern "C" __global__ void __launch_bounds__(GEMM_THREADS) gemm_int4_64_add_##D(const Gemm p) { coded<Int4<64>, D, Out::Add>(p); }           \
-  extern "C" __global__ void __launch_bounds__(GEMM_THREADS) gemm_int4_64_glu_##D(const Gemm p) { coded<Int4<64>, D, Out::Glu>(p); }           \
-  extern "C" __global__ void __launch_bounds__(GEMM_THREADS, 2) experts_int4_32_store_##D(const Experts p) { coded<Int4<32>, D, Out::Store>(p); } \
-  extern "C" __global__ void __launch_bounds__(GEMM_THREADS, 2) experts_int4_32_glu_##D(const Experts p) { coded<Int4<32>, D, Out::Glu>(p); }     \
-  extern "C" __global__ void __launch_bounds__(GEMM_THREADS, 2) experts_int4_64_store_##D(const Experts p) { coded<Int4<64>, D, Out::Store>(p); } \
-  extern "C" __global__ void __launch_bounds__(GEMM_THREADS, 2) experts_int4_64_glu_##D(const Experts p) { coded<Int4<64>, D, Out::Glu>(p); }
+template <class L>
+using Int4By32 = Int4<32, L>;
+template <class L>
+using Int4By64 = Int4<64, L>;
 
-INSTANCES(16)
-INSTANCES(64)
+#define GEMMS(D)                                                                                                                               \
+  extern "C" __global__ void __launch_bounds__(Layout<D>::THREADS) gemm_int4_32_store_##D(const Gemm p) { coded<Int4By32, D, Out::Store>(p); } \
+  extern "C" __global__ void __launch_bounds__(Layout<D>::THREADS) gemm_int4_32_add_##D(const Gemm p) { coded<Int4By32, D, Out::Add>(p); }     \
+  extern "C" __global__ void __launch_bounds__(Layout<D>::THREADS) gemm_int4_32_glu_##D(const Gemm p) { coded<Int4By32, D, Out::Glu>(p); }     \
+  extern "C" __global__ void __launch_bounds__(Layout<D>::THREADS) gemm_int4_64_store_##D(const Gemm p) { coded<Int4By64, D, Out::Store>(p); } \
+  extern "C" __global__ void __launch_bounds__(Layout<D>::THREADS) gemm_int4_64_add_##D(const Gemm p) { coded<Int4By64, D, Out::Add>(p); }     \
+  extern "C" __global__ void __launch_bounds__(Layout<D>::THREADS) gemm_int4_64_glu_##D(const Gemm p) { coded<Int4By64, D, Out::Glu>(p); }
+
+#define EXPERTS(D)                                                                                                                                      \
+  extern "C" __global__ void __launch_bounds__(Layout<D>::THREADS, 2) experts_int4_32_store_##D(const Experts p) { coded<Int4By32, D, Out::Store>(p); } \
+  extern "C" __global__ void __launch_bounds__(Layout<D>::THREADS, 2) experts_int4_32_glu_##D(const Experts p) { coded<Int4By32, D, Out::Glu>(p); }     \
+  extern "C" __global__ void __launch_bounds__(Layout<D>::THREADS, 2) experts_int4_64_store_##D(const Experts p) { coded<Int4By64, D, Out::Store>(p); } \
+  extern "C" __global__ void __launch_bounds__(Layout<D>::THREADS, 2) experts_int4_64_glu_##D(const Experts p) { coded<Int4By64, D, Out::Glu>(p); }
+
+GEMMS(16)
+GEMMS(64)
+GEMMS(128)
+EXPERTS(16)
+EXPERTS(64)

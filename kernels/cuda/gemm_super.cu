@@ -17,20 +17,21 @@
 
 constexpr int SUPER = 256, SUPER_SHIFT = 2;  // stages in a super-block, as a power of two
 
+template <class L>
 struct Q4K {
-  static constexpr int STAGES[2] = {8, 4};
+  static constexpr int STAGES = L::TM == 16 ? 8 : 4;
   static constexpr int GROUP = 32;
   static constexpr bool HAS_MIN = true;
-  static constexpr int CODES = 2 * RUN_WORDS * 4, META = TILE_N * 16;
+  static constexpr int CODES = 2 * RUN_WORDS<L> * 4, META = L::TN * 16;
 
   __device__ static __forceinline__ int meta_shift(const Gemm&) { return SUPER_SHIFT; }
 
   __device__ static __forceinline__ void load_codes(unsigned char* to, const Gemm& p, int output, int step) {
-    load_outputs<16, 2>(to, p.w, step * 2, p.k / 32, output, p.n);
+    load_outputs<L, 16, 2>(to, p.w, step * 2, p.k / 32, output, p.n);
   }
 
   __device__ static __forceinline__ void load_meta(unsigned char* to, const Gemm& p, int output, int row) {
-    load_outputs<16, 1>(to, p.meta, row, p.k / SUPER, output, p.n);
+    load_outputs<L, 16, 1>(to, p.meta, row, p.k / SUPER, output, p.n);
   }
 
   template <int NT>
@@ -40,7 +41,7 @@ struct Q4K {
 
     __device__ __forceinline__ Group(const unsigned char* stage, const unsigned char* meta, int column, int step, int group) {
       const int lane = threadIdx.x % 32;
-      codes = reinterpret_cast<const uint32_t*>(stage) + group * RUN_WORDS + column / 8 * TILE_WORDS + lane;
+      codes = reinterpret_cast<const uint32_t*>(stage) + group * RUN_WORDS<L> + column / 8 * TILE_WORDS + lane;
       const uint32_t* words = reinterpret_cast<const uint32_t*>(meta) + (column + lane % 4 * 2) * 4;
 #pragma unroll
       for (int idx = 0; idx < 2 * NT; idx++) {
@@ -56,24 +57,25 @@ struct Q4K {
   };
 };
 
+template <class L>
 struct Q6K {
-  static constexpr int STAGES[2] = {6, 3};
+  static constexpr int STAGES = L::TM == 16 ? 6 : 3;
   static constexpr int GROUP = 16;
   static constexpr bool HAS_MIN = false;
-  static constexpr int CODES = 3 * RUN_WORDS * 4, META = TILE_N * 18;
+  static constexpr int CODES = 3 * RUN_WORDS<L> * 4, META = L::TN * 18;
 
   __device__ static __forceinline__ int meta_shift(const Gemm&) { return SUPER_SHIFT; }
 
   __device__ static __forceinline__ void load_codes(unsigned char* to, const Gemm& p, int output, int step) {
-    load_outputs<16, 2>(to, p.w, step * 2, p.k / 32, output, p.n);
+    load_outputs<L, 16, 2>(to, p.w, step * 2, p.k / 32, output, p.n);
     const unsigned char* upper = static_cast<const unsigned char*>(p.w) + static_cast<size_t>(p.n) * p.k / 2;
-    load_outputs<16, 1>(to + 2 * RUN_WORDS * 4, upper, step, p.k / 64, output, p.n);
+    load_outputs<L, 16, 1>(to + 2 * RUN_WORDS<L> * 4, upper, step, p.k / 64, output, p.n);
   }
 
   __device__ static __forceinline__ void load_meta(unsigned char* to, const Gemm& p, int output, int row) {
-    load_outputs<16, 1>(to, p.meta, row, p.k / SUPER, output, p.n);
+    load_outputs<L, 16, 1>(to, p.meta, row, p.k / SUPER, output, p.n);
     const unsigned char* halves = static_cast<const unsigned char*>(p.meta) + static_cast<size_t>(p.n) * p.k / 16;
-    load_outputs<2, 1>(to + TILE_N * 16, halves, row, p.k / SUPER, output, p.n);
+    load_outputs<L, 2, 1>(to + L::TN * 16, halves, row, p.k / SUPER, output, p.n);
   }
 
   template <int NT>
@@ -86,10 +88,10 @@ struct Q6K {
     __device__ __forceinline__ Group(const unsigned char* stage, const unsigned char* meta, int column, int step, int group)
         : group(group) {
       const int lane = threadIdx.x % 32, first = column + lane % 4 * 2;
-      low = reinterpret_cast<const uint32_t*>(stage) + group / 2 * RUN_WORDS + column / 8 * TILE_WORDS + lane;
-      upper = reinterpret_cast<const uint32_t*>(stage) + 2 * RUN_WORDS + column / 8 * TILE_WORDS + lane;
+      low = reinterpret_cast<const uint32_t*>(stage) + group / 2 * RUN_WORDS<L> + column / 8 * TILE_WORDS + lane;
+      upper = reinterpret_cast<const uint32_t*>(stage) + 2 * RUN_WORDS<L> + column / 8 * TILE_WORDS + lane;
       const signed char* bytes = reinterpret_cast<const signed char*>(meta) + step % (1 << SUPER_SHIFT) * 4 + group;
-      const __half2* halves = reinterpret_cast<const __half2*>(meta + TILE_N * 16);
+      const __half2* halves = reinterpret_cast<const __half2*>(meta + L::TN * 16);
 #pragma unroll
       for (int n = 0; n < NT; n++) {
         const float2 d = __half22float2(halves[(first + n * 8) / 2]);
@@ -114,17 +116,22 @@ struct Q6K {
   };
 };
 
-#define INSTANCES(D)                                                                                                                  \
-  extern "C" __global__ void __launch_bounds__(GEMM_THREADS) gemm_q4k_store_##D(const Gemm p) { coded<Q4K, D, Out::Store>(p); }       \
-  extern "C" __global__ void __launch_bounds__(GEMM_THREADS) gemm_q4k_add_##D(const Gemm p) { coded<Q4K, D, Out::Add>(p); }           \
-  extern "C" __global__ void __launch_bounds__(GEMM_THREADS) gemm_q4k_glu_##D(const Gemm p) { coded<Q4K, D, Out::Glu>(p); }           \
-  extern "C" __global__ void __launch_bounds__(GEMM_THREADS) gemm_q6k_store_##D(const Gemm p) { coded<Q6K, D, Out::Store>(p); }       \
-  extern "C" __global__ void __launch_bounds__(GEMM_THREADS) gemm_q6k_add_##D(const Gemm p) { coded<Q6K, D, Out::Add>(p); }           \
-  extern "C" __global__ void __launch_bounds__(GEMM_THREADS) gemm_q6k_glu_##D(const Gemm p) { coded<Q6K, D, Out::Glu>(p); }           \
-  extern "C" __global__ void __launch_bounds__(GEMM_THREADS, 2) experts_q4k_store_##D(const Experts p) { coded<Q4K, D, Out::Store>(p); } \
-  extern "C" __global__ void __launch_bounds__(GEMM_THREADS, 2) experts_q4k_glu_##D(const Experts p) { coded<Q4K, D, Out::Glu>(p); }     \
-  extern "C" __global__ void __launch_bounds__(GEMM_THREADS, 2) experts_q6k_store_##D(const Experts p) { coded<Q6K, D, Out::Store>(p); } \
-  extern "C" __global__ void __launch_bounds__(GEMM_THREADS, 2) experts_q6k_glu_##D(const Experts p) { coded<Q6K, D, Out::Glu>(p); }
+#define GEMMS(D)                                                                                                                      \
+  extern "C" __global__ void __launch_bounds__(Layout<D>::THREADS) gemm_q4k_store_##D(const Gemm p) { coded<Q4K, D, Out::Store>(p); } \
+  extern "C" __global__ void __launch_bounds__(Layout<D>::THREADS) gemm_q4k_add_##D(const Gemm p) { coded<Q4K, D, Out::Add>(p); }     \
+  extern "C" __global__ void __launch_bounds__(Layout<D>::THREADS) gemm_q4k_glu_##D(const Gemm p) { coded<Q4K, D, Out::Glu>(p); }     \
+  extern "C" __global__ void __launch_bounds__(Layout<D>::THREADS) gemm_q6k_store_##D(const Gemm p) { coded<Q6K, D, Out::Store>(p); } \
+  extern "C" __global__ void __launch_bounds__(Layout<D>::THREADS) gemm_q6k_add_##D(const Gemm p) { coded<Q6K, D, Out::Add>(p); }     \
+  extern "C" __global__ void __launch_bounds__(Layout<D>::THREADS) gemm_q6k_glu_##D(const Gemm p) { coded<Q6K, D, Out::Glu>(p); }
 
-INSTANCES(16)
-INSTANCES(64)
+#define EXPERTS(D)                                                                                                                             \
+  extern "C" __global__ void __launch_bounds__(Layout<D>::THREADS, 2) experts_q4k_store_##D(const Experts p) { coded<Q4K, D, Out::Store>(p); } \
+  extern "C" __global__ void __launch_bounds__(Layout<D>::THREADS, 2) experts_q4k_glu_##D(const Experts p) { coded<Q4K, D, Out::Glu>(p); }     \
+  extern "C" __global__ void __launch_bounds__(Layout<D>::THREADS, 2) experts_q6k_store_##D(const Experts p) { coded<Q6K, D, Out::Store>(p); } \
+  extern "C" __global__ void __launch_bounds__(Layout<D>::THREADS, 2) experts_q6k_glu_##D(const Experts p) { coded<Q6K, D, Out::Glu>(p); }
+
+GEMMS(16)
+GEMMS(64)
+GEMMS(128)
+EXPERTS(16)
+EXPERTS(64)

@@ -1,9 +1,18 @@
 // How a matmul's tile is laid over its warps, and what becomes of the sums.
+//
+// Few rows are bound by the weight's bytes. Many rows are bound by how fast operands come, in bf16:
+//   block       warps         through L2 at 8192 x 28672 x 4096   through shared memory, an mma m16n8k16
+//    64 x  64   4 of 32 x 32  60 GB, 32 flop a byte               256 B read, 128 written: 3 clocks of an SM
+//   128 x 128   8 of 64 x 32  30 GB, 64 flop a byte               192 B read,  64 written: 2 clocks
+// An mma takes 2 clocks of an A100's tensor cores, 4 of a 4090's, about 1.6 of an H200's without wgmma. So the larger block is level with an A100
+// (312 Tflop/s; L2 at 5 TB/s gives 320) and leaves a 4090 half idle; on an H200 L2 at 5.5 TB/s allows 350 Tflop/s and shared memory 470,
+// of 610 by mma and 990 by wgmma. Codes of 4 bits take 1.6 clocks, those of FP8 2.5 for an mma of twice the k.
+//
+// Larger blocks do not fit: sums of a split and of all are 128 of a thread's 255 registers, three stages 96 of the 99 KiB that a block
+// has on consumer cards.
 #pragma once
 
 #include "gemm_tile.cuh"
-
-constexpr int TILE_N = 64;
 
 // What all matmuls take; `w` and `meta` as the weight's kind has them.
 struct Gemm {
@@ -20,13 +29,32 @@ struct Gemm {
   unsigned* arrived;
 };
 
-// A block of TM rows by TILE_N outputs: warps side by side over the outputs, and over the rows where there are 64.
-template <int TM>
-struct Layout {
-  static constexpr int WARPS_M = TM == 16 ? 1 : 2, WARPS_N = 4 / WARPS_M;
-  static constexpr int MT = TM / WARPS_M / 16, NT = TILE_N / WARPS_N / 8;
+// The tile that a block of the grid (outputs, rows) takes. Bands of `BAND` tiles of rows are walked down their columns: the 132 blocks at work on
+// an H200 are 8 by 17 tiles, whose operands, 25 MB at a K of 4096, stay in L2. Row by row each wave would read the whole weight.
+template <int BAND>
+struct Place {
+  int row = blockIdx.y, column = blockIdx.x;
 
-  int first_row = blockIdx.y * TM, first_output = blockIdx.x * TILE_N;
+  __device__ __forceinline__ Place() {
+    if constexpr (BAND > 1) {
+      const int block = blockIdx.y * gridDim.x + blockIdx.x, first = block / (BAND * gridDim.x) * BAND;
+      const int height = min(BAND, static_cast<int>(gridDim.y) - first), idx = block - first * static_cast<int>(gridDim.x);
+      row = first + idx % height, column = idx / height;
+    }
+  }
+};
+
+// A block of TM rows by TN outputs: warps side by side over the outputs, and over the rows where there are 64 or more.
+template <int ROWS>
+struct Layout {
+  static constexpr int TM = ROWS, TN = TM == 128 ? 128 : 64;
+  static constexpr int WARPS_M = TM == 16 ? 1 : 2, WARPS_N = TM == 64 ? 2 : 4, THREADS = WARPS_M * WARPS_N * 32;
+  // Whether splits of K may have blocks of their own.
+  static constexpr bool SHARES = TM < 128;
+  static constexpr int MT = TM / WARPS_M / 16, NT = TN / WARPS_N / 8;
+
+  const Place<TM == 128 ? 8 : 1> place;
+  int first_row = place.row * TM, first_output = place.column * TN;
   // The warp's, within the block.
   int row = threadIdx.x / 32 / WARPS_N * MT * 16, column = threadIdx.x / 32 % WARPS_N * NT * 8;
 };

@@ -9,7 +9,7 @@
 //
 //   splits    K is cut into p.splits even runs of steps, a number that the host derives from the weight's shape alone. Each run is
 //             summed from zero, and the runs' sums are added in order: by one block that takes them all (gridDim.z 1), or by the last of
-//             the blocks that take one each (gridDim.z p.splits), through p.partials [splits, tiles, TM * TILE_N] f32. The bits are
+//             the blocks that take one each (gridDim.z p.splits), through p.partials [splits, tiles, TM * TN] f32. The bits are
 //             the same, so the host may choose by the number of rows.
 //   counters  p.arrived, one a tile, zero before and after
 #pragma once
@@ -21,23 +21,23 @@
 __device__ __forceinline__ int split_start(const Gemm& p, int steps, int split) { return split * steps / p.splits; }
 
 // Leaves this block's sums for the last block of its tile, where they become the sums of all; false in the others.
-template <int MT, int NT>
+template <int THREADS, int MT, int NT>
 __device__ __forceinline__ bool merge_splits(const Gemm& p, Sums<MT, NT>& sums, void* scratch) {
-  constexpr int FRAGMENTS = MT * NT * GEMM_THREADS;
+  constexpr int FRAGMENTS = MT * NT * THREADS;
   const int tile = blockIdx.y * gridDim.x + blockIdx.x, tiles = gridDim.x * gridDim.y;
   float4* partials = reinterpret_cast<float4*>(p.partials) + threadIdx.x;
   float4* own = partials + static_cast<size_t>(blockIdx.z * tiles + tile) * FRAGMENTS;
 #pragma unroll
   for (int idx = 0; idx < MT * NT; idx++) {
     const float* at = sums.at[idx / NT][idx % NT];
-    __stcg(own + idx * GEMM_THREADS, make_float4(at[0], at[1], at[2], at[3]));
+    __stcg(own + idx * THREADS, make_float4(at[0], at[1], at[2], at[3]));
   }
   if (!last_to_arrive(p.arrived + tile, p.splits, scratch)) return false;
   sums = Sums<MT, NT>();
   for (int split = 0; split < p.splits; split++) {
     const float4* from = partials + static_cast<size_t>(split * tiles + tile) * FRAGMENTS;
 #pragma unroll
-    for (int idx = 0; idx < MT * NT; idx++) sums.add(idx / NT, idx % NT, __ldcg(from + idx * GEMM_THREADS));
+    for (int idx = 0; idx < MT * NT; idx++) sums.add(idx / NT, idx % NT, __ldcg(from + idx * THREADS));
   }
   return true;
 }
@@ -46,8 +46,9 @@ __device__ __forceinline__ bool merge_splits(const Gemm& p, Sums<MT, NT>& sums, 
 template <Out OUT, class Work>
 __device__ __forceinline__ void gemm(const Gemm& p, Work& work, unsigned char* ring) {
   constexpr int STAGES = Work::STAGES;
-  const Layout<Work::TM> at;
-  const bool is_shared = gridDim.z > 1;
+  using L = Layout<Work::TM>;
+  const L at;
+  const bool is_shared = L::SHARES && gridDim.z > 1;
   int split = blockIdx.z;
   const int first = split_start(p, work.steps, split);
   int split_end = split_start(p, work.steps, split + 1);
@@ -63,7 +64,7 @@ __device__ __forceinline__ void gemm(const Gemm& p, Work& work, unsigned char* r
   for (int step = first; step < first + STAGES - 1; step++) load_w(step);
   after_former_kernel();
   for (int step = first; step < first + STAGES - 1; step++) load_x(step);
-  Sums<Layout<Work::TM>::MT, Layout<Work::TM>::NT> sums, total;
+  Sums<L::MT, L::NT> sums, total;
   for (int step = first; step < end; step++) {
     cp_async_wait<STAGES - 2>();
     __syncthreads();
@@ -77,6 +78,6 @@ __device__ __forceinline__ void gemm(const Gemm& p, Work& work, unsigned char* r
   }
   cp_async_wait<0>();
   __syncthreads();
-  if (is_shared && !merge_splits(p, total, ring)) return;
+  if (is_shared && !merge_splits<L::THREADS>(p, total, ring)) return;
   finish<OUT>(p, at, total);
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use cudarc::driver::sys::{self, CUevent_flags, CUfunction_attribute, CUresult};
+use cudarc::driver::sys::{self, CUdevice_attribute, CUevent_flags, CUfunction_attribute, CUresult};
 use cudarc::driver::{CudaContext, CudaEvent, CudaFunction, CudaStream, DriverError};
 use cudarc::nvrtc::Ptx;
 use tensor::DeviceError;
@@ -30,6 +30,7 @@ pub(super) struct Device {
     context: Arc<CudaContext>,
     stream: Arc<CudaStream>,
     kernels: HashMap<&'static str, Kernel>,
+    sms: usize,
     overlaps: bool,
 }
 
@@ -64,7 +65,9 @@ impl Device {
         unsafe { context.disable_event_tracking() };
         let stream = context.new_stream().map_err(opened)?;
         let kernels = load(&context)?;
-        Ok(Rc::new(Self { context, stream, kernels, overlaps: capability >= OVERLAPPING }))
+        let sms = context.attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT).map_err(opened)?;
+        let sms = usize::try_from(sms).expect("a card has no fewer multiprocessors than none");
+        Ok(Rc::new(Self { context, stream, kernels, sms, overlaps: capability >= OVERLAPPING }))
     }
 
     /// One line for people.
@@ -80,6 +83,11 @@ impl Device {
 
     pub fn stream(&self) -> &Arc<CudaStream> {
         &self.stream
+    }
+
+    /// Multiprocessors.
+    pub fn sms(&self) -> usize {
+        self.sms
     }
 
     /// A mark for the stream.

@@ -7,10 +7,22 @@ use super::params::{Fp8, Gemm, Permute, Scales};
 use super::weight::{Kind, Scaling, Weight};
 use super::{Buf, Cuda, address, int};
 
-/// Rows of the smaller of the two matmul tiles, and of the larger.
-pub(super) const TILE_ROWS: [usize; 2] = [16, 64];
-/// Outputs of a tile, and k of a stage: as `gemm_tile.cuh` and `gemm_out.cuh` have them.
-pub(super) const TILE_N: usize = 64;
+/// What a block of a matmul takes, as `gemm_out.cuh` has it.
+pub(super) struct Tile {
+    pub rows: usize,
+    pub outputs: usize,
+    pub threads: usize,
+}
+
+/// By size. Experts have the first two.
+pub(super) const TILES: [Tile; 3] = [
+    Tile { rows: 16, outputs: 64, threads: 128 },
+    Tile { rows: 64, outputs: 64, threads: 128 },
+    Tile { rows: 128, outputs: 128, threads: 256 },
+];
+/// Outputs of a tile where K may be split over blocks.
+const TILE_N: usize = TILES[1].outputs;
+/// 16-bit columns of a stage, as `gemm_tile.cuh` has them.
 const TILE_K: usize = 64;
 /// Columns that a block of `permute.cu` takes.
 const PERMUTED: usize = 1024;
@@ -30,34 +42,37 @@ pub(super) enum Out {
     Glu,
 }
 
-/// The kernels of one kind of weight: names by what becomes of the sums, those of experts in a second table, then stages of the ring, all
-/// by tile; bytes of a stage's codes and scales.
+/// The kernels of one kind of weight: names by what becomes of the sums and by tile, those of experts in a second table; stages of the ring
+/// of the smallest tile, and of the others; bytes of a stage's codes and scales, an output.
 struct Kernels {
-    names: [[&'static str; 2]; 3],
+    names: [[&'static str; 3]; 3],
     experts: [[&'static str; 2]; 2],
     stages: [usize; 2],
-    weight_bytes: usize,
+    output_bytes: usize,
 }
 
 macro_rules! kernels {
-    ($kind:literal, $stages:expr, $weight_bytes:expr) => {
+    ($kind:literal, $stages:expr, $output_bytes:expr) => {
         Kernels {
             names: [
-                [concat!("gemm_", $kind, "_store_16"), concat!("gemm_", $kind, "_store_64")],
-                [concat!("gemm_", $kind, "_add_16"), concat!("gemm_", $kind, "_add_64")],
-                [concat!("gemm_", $kind, "_glu_16"), concat!("gemm_", $kind, "_glu_64")],
+                kernels!(@by_tile "gemm_", $kind, "_store_", 16 64 128),
+                kernels!(@by_tile "gemm_", $kind, "_add_", 16 64 128),
+                kernels!(@by_tile "gemm_", $kind, "_glu_", 16 64 128),
             ],
             experts: [
-                [concat!("experts_", $kind, "_store_16"), concat!("experts_", $kind, "_store_64")],
-                [concat!("experts_", $kind, "_glu_16"), concat!("experts_", $kind, "_glu_64")],
+                kernels!(@by_tile "experts_", $kind, "_store_", 16 64),
+                kernels!(@by_tile "experts_", $kind, "_glu_", 16 64),
             ],
             stages: $stages,
-            weight_bytes: $weight_bytes,
+            output_bytes: $output_bytes,
         }
+    };
+    (@by_tile $what:literal, $kind:literal, $out:literal, $($rows:literal)*) => {
+        [$(concat!($what, $kind, $out, $rows)),*]
     };
 }
 
-/// The kernel of experts of `kind` whose tile has `TILE_ROWS[size]` rows, and its shared memory.
+/// The kernel of experts of `kind` whose tile is `TILES[size]`, and its shared memory.
 pub(super) fn experts_kernel(kind: Kind, is_glu: bool, size: usize) -> (&'static str, usize) {
     let kernels = kernels_of(kind);
     (kernels.experts[usize::from(is_glu)][size], kernels.shared_bytes(kind, size))
@@ -67,21 +82,21 @@ impl Kernels {
     /// Inputs of FP8 carry their scales into each stage.
     fn shared_bytes(&self, kind: Kind, size: usize) -> usize {
         let row_bytes = TILE_K * 2 + if matches!(kind, Kind::Fp8(_)) { 4 } else { 0 };
-        self.stages[size] * (TILE_ROWS[size] * row_bytes + self.weight_bytes)
+        let Tile { rows, outputs, .. } = TILES[size];
+        self.stages[size.min(1)] * (rows * row_bytes + outputs * self.output_bytes)
     }
 }
 
 fn kernels_of(kind: Kind) -> Kernels {
-    const CODES: usize = TILE_N * TILE_K;
     match kind {
-        Kind::Bf16 => kernels!("bf16", [4, 3], CODES * 2),
-        Kind::W4 => kernels!("w4", [8, 4], CODES / 2 + TILE_N * 8),
-        Kind::W8 => kernels!("w8", [6, 3], CODES + TILE_N * 8),
-        Kind::Int4(32) => kernels!("int4_32", [8, 4], CODES / 2 + TILE_N * 8),
-        Kind::Int4(_) => kernels!("int4_64", [8, 4], CODES / 2 + TILE_N * 4),
-        Kind::Q4K => kernels!("q4k", [8, 4], CODES / 2 + TILE_N * 16),
-        Kind::Q6K => kernels!("q6k", [6, 3], CODES / 4 * 3 + TILE_N * 18),
-        Kind::Fp8(_) => kernels!("fp8", [4, 3], CODES * 2 + TILE_N * 4),
+        Kind::Bf16 => kernels!("bf16", [4, 3], TILE_K * 2),
+        Kind::W4 => kernels!("w4", [8, 4], TILE_K / 2 + 8),
+        Kind::W8 => kernels!("w8", [6, 3], TILE_K + 8),
+        Kind::Int4(32) => kernels!("int4_32", [8, 4], TILE_K / 2 + 8),
+        Kind::Int4(_) => kernels!("int4_64", [8, 4], TILE_K / 2 + 4),
+        Kind::Q4K => kernels!("q4k", [8, 4], TILE_K / 2 + 16),
+        Kind::Q6K => kernels!("q6k", [6, 3], TILE_K / 4 * 3 + 18),
+        Kind::Fp8(_) => kernels!("fp8", [4, 3], TILE_K * 2 + 4),
     }
 }
 
@@ -102,6 +117,19 @@ pub(super) fn splits(rows: usize, cols: usize) -> usize {
     (1..=most).rev().max_by_key(|&splits| merit(splits)).expect("there is one split at least")
 }
 
+/// Which of `TILES` a product of `rows` by `outputs` is cut into, on a card of `sms`: the largest where every SM gets one, as it reads half as
+/// much; up to 64 rows a smaller one wastes less. An output's bits are the same in each.
+fn tile_size(rows: usize, outputs: usize, sms: usize) -> usize {
+    let [few, many, most] = &TILES;
+    if rows <= few.rows {
+        0
+    } else if rows <= many.rows || rows.div_ceil(most.rows) * outputs.div_ceil(most.outputs) < sms {
+        1
+    } else {
+        2
+    }
+}
+
 impl Cuda {
     /// `y = a w^T`, and what `out` makes of it.
     pub(super) fn gemm(&mut self, out: Out, a: &Act<Self>, w: &Weight, bias: Option<&Buf>, y: &Buf, f: Activation) {
@@ -111,9 +139,10 @@ impl Cuda {
             return;
         }
         // Few rows leave most SMs idle unless each split has a block of its own; many rows fill them.
-        let is_shared = w.splits > 1 && (self.planning || a.rows <= TILE_ROWS[1]);
-        let size = usize::from(self.planning || a.rows > TILE_ROWS[0]);
-        let partials = is_shared.then(|| self.floats(w.splits * w.rows.next_multiple_of(TILE_N), TILE_ROWS[size]));
+        let is_shared = w.splits > 1 && (self.planning || a.rows <= TILES[1].rows);
+        let size = if self.planning { 1 } else { tile_size(a.rows, w.rows, self.sms) };
+        let tile = &TILES[size];
+        let partials = is_shared.then(|| self.floats(w.splits * w.rows.next_multiple_of(tile.outputs), tile.rows));
         let ordered = w.order.as_ref().map(|order| self.permuted(a, order));
         if self.planning {
             return;
@@ -134,15 +163,21 @@ impl Cuda {
             partials: address(partials.as_ref()),
             arrived: self.arrived.address(),
         };
-        let tiles = w.rows.div_ceil(TILE_N);
-        let grid = [tiles, a.rows.div_ceil(TILE_ROWS[size]), if is_shared { w.splits } else { 1 }];
+        let splits = if is_shared { w.splits } else { 1 };
+        let grid = [w.rows.div_ceil(tile.outputs), a.rows.div_ceil(tile.rows), splits];
         let shared = kernels.shared_bytes(w.kind, size);
         let name = kernels.names[out as usize][size];
         match w.kind {
             Kind::Fp8(scaling) => {
-                self.launch(name, grid, 128, shared, &Fp8 { gemm: params, scales: scales(a, w.rows, scaling) });
+                self.launch(
+                    name,
+                    grid,
+                    tile.threads,
+                    shared,
+                    &Fp8 { gemm: params, scales: scales(a, w.rows, scaling) },
+                );
             }
-            _ => self.launch(name, grid, 128, shared, &params),
+            _ => self.launch(name, grid, tile.threads, shared, &params),
         }
     }
 
@@ -177,6 +212,24 @@ pub(super) fn scales(a: &Act<Cuda>, rows: usize, scaling: Scaling) -> Scales {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_largest_tile_is_for_products_that_fill_a_card() {
+        for (rows, outputs, sms, expected) in [
+            (1, 28672, 132, 0),
+            (16, 28672, 132, 0),
+            (17, 28672, 132, 1),
+            (64, 128_256, 132, 1),
+            (65, 128_256, 132, 2),
+            (512, 4096, 132, 1),
+            (544, 4096, 132, 2),
+            (512, 4096, 108, 2),
+            (8192, 1024, 132, 2),
+            (8192, 0, 132, 1),
+        ] {
+            assert_eq!(tile_size(rows, outputs, sms), expected, "{rows} x {outputs} on {sms} SMs");
+        }
+    }
 
     #[test]
     fn splits_fill_a_card_evenly() {

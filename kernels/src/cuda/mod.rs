@@ -66,6 +66,8 @@ pub use weight::Weight;
 /// One NVIDIA GPU.
 pub struct Cuda {
     device: Rc<Device>,
+    /// Multiprocessors that a matmul of many rows is to fill.
+    sms: usize,
     arena: Arena,
     inputs: Inputs,
     uploaded: Uploaded,
@@ -100,6 +102,7 @@ impl Cuda {
         let arrived = device.alloc(MAX_SPLIT_TILES * 4)?;
         device.zero(arrived.address(), arrived.bytes())?;
         Ok(Self {
+            sms: device.sms(),
             device,
             arena: Arena::new(),
             inputs: Inputs::default(),

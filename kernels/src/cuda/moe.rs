@@ -7,7 +7,7 @@ use tensor::{Act, ActSet, Activation, Encoding, RouteSpec, Routing};
 
 use super::act::{self, e4m3};
 use super::device::{Address, refused};
-use super::gemm::{self, TILE_N, TILE_ROWS};
+use super::gemm::{self, TILES};
 use super::params::{E4m3Rows, Experts, Fp8Experts, Gather, Gemm, Route, Sort, Sum};
 use super::weight::{Kind, Weight};
 use super::{Buf, Cuda, address, int};
@@ -22,7 +22,7 @@ const MANY_PAIRS: usize = 32;
 #[derive(Clone, Copy)]
 struct Sizes {
     pairs: usize,
-    /// Which of `TILE_ROWS`.
+    /// Which of `TILES`.
     size: usize,
     tile_rows: usize,
     /// Row tiles at most: each expert starts one of its own.
@@ -42,7 +42,7 @@ impl Sizes {
     fn of(tokens: usize, spec: RouteSpec) -> Self {
         let pairs = tokens * spec.top_k;
         let size = usize::from(pairs > spec.num_experts * MANY_PAIRS);
-        let (tile_rows, used) = (TILE_ROWS[size], spec.num_experts.min(pairs));
+        let (tile_rows, used) = (TILES[size].rows, spec.num_experts.min(pairs));
         Self { pairs, size, tile_rows, max_tiles: used + (pairs - used) / tile_rows }
     }
 
@@ -171,13 +171,14 @@ impl Cuda {
             w_bytes: (w.data.bytes() / w.experts) as u64,
             meta_bytes: w.meta.as_ref().map_or(0, |meta| meta.bytes() / w.experts) as u64,
         };
-        let grid = [w.rows.div_ceil(TILE_N), sizes.max_tiles, 1];
+        let tile = &TILES[sizes.size];
+        let grid = [w.rows.div_ceil(tile.outputs), sizes.max_tiles, 1];
         match w.kind {
             Kind::Fp8(scaling) => {
                 let scales = gemm::scales(a, w.rows, scaling);
-                self.launch(name, grid, 128, shared_bytes, &Fp8Experts { experts: params, scales });
+                self.launch(name, grid, tile.threads, shared_bytes, &Fp8Experts { experts: params, scales });
             }
-            _ => self.launch(name, grid, 128, shared_bytes, &params),
+            _ => self.launch(name, grid, tile.threads, shared_bytes, &params),
         }
     }
 

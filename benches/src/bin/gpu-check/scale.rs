@@ -73,7 +73,7 @@ pub const FULL: Scale = Scale {
     vocab: 128_256,
     heads: Heads { q: 32, kv: 8, dim: 128 },
     experts: Experts { num: 128, top_k: 8, hidden: 2048, ffn: 768 },
-    tokens: &[1, 8, 64, 256, 2048],
+    tokens: &[1, 8, 64, 256, 2048, 8192],
     attention: &[
         &[decodes(1, 512)],
         &[decodes(1, 4096)],

@@ -20,7 +20,8 @@ const SHAPES: [Shape; 8] = [
     Shape { tokens: 16, outputs: 96, inputs: 64 },
     Shape { tokens: 17, outputs: 80, inputs: 200 },
     Shape { tokens: 64, outputs: 128, inputs: 576 },
-    Shape { tokens: 131, outputs: 144, inputs: 320 },
+    // The largest tiles.
+    Shape { tokens: 67, outputs: 144, inputs: 320 },
     // K is split: each split in a block of its own, and all in one.
     Shape { tokens: 3, outputs: 80, inputs: 1088 },
     Shape { tokens: 67, outputs: 48, inputs: 1088 },
@@ -155,5 +156,24 @@ fn a_row_of_a_product_does_not_see_its_neighbours() {
             let same = &outputs[0][(shape.tokens - step.num_tokens()) * shape.outputs..];
             assert!(rows == same, "{format:?} {shape:?} in a step of {} rows", step.num_tokens());
         }
+    }
+}
+
+#[test]
+fn the_largest_tiles_give_the_bits_of_smaller_ones() {
+    for (format, tokens, outputs, inputs) in [
+        // K is split, and ends within a stage.
+        (Format::F32, 131, 136, 1096),
+        // And scales stay for several stages.
+        (Format::Q4K, 66, 136, 1280),
+        // More than one band of tiles.
+        (Format::F32, 1100, 136, 16),
+    ] {
+        let product = |sms| {
+            let cuda = gpu("the_largest_tiles_give_the_bits_of_smaller_ones")?;
+            Some(linear(&mut Cuda { sms, ..cuda }, format, Shape { tokens, outputs, inputs }))
+        };
+        let (Some(largest), Some(smaller)) = (product(1), product(usize::MAX)) else { return };
+        assert!(largest == smaller, "{format:?} {tokens} x {outputs} x {inputs}");
     }
 }

@@ -15,7 +15,7 @@ struct Case {
     grid: (usize, usize),
 }
 
-const CASES: [Case; 9] = [
+const CASES: [Case; 10] = [
     Case { tokens: 1, outputs: 8, inputs: 16, grid: (1, 0) },
     Case { tokens: 3, outputs: 40, inputs: 144, grid: (0, 0) },
     Case { tokens: 16, outputs: 72, inputs: 128, grid: (1, 0) },
@@ -26,6 +26,8 @@ const CASES: [Case; 9] = [
     // K is split: each split in a block of its own, and all in one.
     Case { tokens: 3, outputs: 72, inputs: 1088, grid: (1, 0) },
     Case { tokens: 66, outputs: 40, inputs: 1088, grid: (128, 128) },
+    // The largest tile has scales of every row; those of blocks are above.
+    Case { tokens: 66, outputs: 136, inputs: 144, grid: (1, 0) },
 ];
 
 /// A weight's codes and scales.
@@ -198,7 +200,7 @@ fn gated_units_are_those_of_the_codes() {
 
 #[test]
 fn a_row_of_codes_does_not_see_its_neighbours() {
-    for case in [CASES[5], CASES[7], CASES[8]] {
+    for case in [CASES[5], CASES[7], CASES[8], CASES[9]] {
         let Some(mut cuda) = gpu("a_row_of_codes_does_not_see_its_neighbours") else { return };
         let matrix = Matrix::new(&mut Random::new(7), case.outputs, case.inputs, case.grid);
         let weight = cuda.pack(&[matrix.stored()], Role::Row).unwrap();
