@@ -55,5 +55,20 @@ struct LaunchConfig {
     unsigned num_attributes;
 };
 
+// Of CUmemorytype.
+enum MemoryType : int { ON_HOST = 1, ON_DEVICE = 2 };
+
+struct Copy2D {
+    struct End {
+        size_t x, y;
+        MemoryType type;
+        void* host;
+        DevicePointer device;
+        Handle array;
+        size_t pitch;
+    } from, to;
+    size_t width, height;
+};
+
 // An entry point: found by its name, so it keeps the name that the driver gives it.
 #define DRIVER_API extern "C" __attribute__((visibility("default"))) Result

@@ -36,7 +36,6 @@ Result to_device(DevicePointer to, const void* from, size_t bytes, Handle stream
     if (const Result result = check(to, bytes, "the destination"); result != SUCCESS) {
         return result;
     }
-    counts.uploads++;
     if (card().memory.is_pinned(from, bytes)) {
         return card().enqueue(stream, [=] {
             memcpy(address_of(to), from, bytes);
@@ -55,6 +54,29 @@ Result to_device(DevicePointer to, const void* from, size_t bytes, Handle stream
         }
         return result;
     });
+}
+
+Result upload(DevicePointer to, const void* from, size_t bytes, Handle stream) {
+    counts.uploads++;
+    return to_device(to, from, bytes, stream);
+}
+
+// From the host to the device, from the corner of either: what is copied so.
+Result upload_rows(const Copy2D& copy, Handle stream) {
+    const bool from_corner = copy.from.x == 0 && copy.from.y == 0 && copy.to.x == 0 && copy.to.y == 0;
+    if (copy.from.type != ON_HOST || copy.to.type != ON_DEVICE || !from_corner) {
+        return card().complain(NOT_SUPPORTED, "a strided copy other than from the host to the device");
+    }
+    if (copy.width > copy.from.pitch || copy.width > copy.to.pitch) {
+        return card().complain(INVALID_VALUE, "a strided copy's rows are wider than apart");
+    }
+    counts.uploads++;
+    Result result = SUCCESS;
+    for (size_t row = 0; result == SUCCESS && row < copy.height; row++) {
+        const char* const from = static_cast<const char*>(copy.from.host) + row * copy.from.pitch;
+        result = to_device(copy.to.device + row * copy.to.pitch, from, copy.width, stream);
+    }
+    return result;
 }
 
 Result to_host(void* to, DevicePointer from, size_t bytes, Handle stream) {
@@ -119,7 +141,12 @@ Result refuse_synchronous() { return card().refuse_in_capture(); }
 
 DRIVER_API cuMemcpyHtoDAsync_v2(DevicePointer to, const void* from, size_t bytes, Handle stream) {
     BEGIN_CALL
-    return to_device(to, from, bytes, stream);
+    return upload(to, from, bytes, stream);
+}
+
+DRIVER_API cuMemcpy2DAsync_v2(const Copy2D* copy, Handle stream) {
+    BEGIN_CALL
+    return upload_rows(*copy, stream);
 }
 
 DRIVER_API cuMemcpyDtoHAsync_v2(void* to, DevicePointer from, size_t bytes, Handle stream) {
@@ -135,7 +162,7 @@ DRIVER_API cuMemcpyDtoDAsync_v2(DevicePointer to, DevicePointer from, size_t byt
 DRIVER_API cuMemcpyHtoD_v2(DevicePointer to, const void* from, size_t bytes) {
     BEGIN_CALL
     const Result refused = refuse_synchronous();
-    return refused != SUCCESS ? refused : to_device(to, from, bytes, nullptr);
+    return refused != SUCCESS ? refused : upload(to, from, bytes, nullptr);
 }
 
 DRIVER_API cuMemcpyDtoH_v2(void* to, DevicePointer from, size_t bytes) {

@@ -1,11 +1,12 @@
 //! Device memory by address, and the copies from and to it.
 
+use std::ptr;
 use std::rc::Rc;
 
 use cudarc::driver::result::{
     free_sync, malloc_sync, memcpy_dtod_async, memcpy_dtoh_async, memcpy_htod_async, memset_d8_async,
 };
-use cudarc::driver::sys::CUresult;
+use cudarc::driver::sys::{self, CUDA_MEMCPY2D, CUmemorytype, CUresult};
 use tensor::DeviceError;
 
 use super::device::{Address, Device, refused};
@@ -57,6 +58,40 @@ impl Device {
     pub fn enqueue_upload<T>(&self, to: Address, values: &[T]) -> Result<(), DeviceError> {
         // SAFETY: the caller's memory at `to` is large enough, and it leaves page-locked values alone.
         self.said(unsafe { memcpy_htod_async(to, values, self.stream().cu_stream()) }, "an upload")
+    }
+
+    /// The same of runs of `width` values to places `pitch` bytes apart.
+    pub fn enqueue_strided_upload(
+        &self,
+        to: Address,
+        values: &[u8],
+        width: usize,
+        pitch: usize,
+    ) -> Result<(), DeviceError> {
+        if values.len() <= width || width == pitch {
+            return self.enqueue_upload(to, values);
+        }
+        let copy = CUDA_MEMCPY2D {
+            srcXInBytes: 0,
+            srcY: 0,
+            srcMemoryType: CUmemorytype::CU_MEMORYTYPE_HOST,
+            srcHost: values.as_ptr().cast(),
+            srcDevice: 0,
+            srcArray: ptr::null_mut(),
+            srcPitch: width,
+            dstXInBytes: 0,
+            dstY: 0,
+            dstMemoryType: CUmemorytype::CU_MEMORYTYPE_DEVICE,
+            dstHost: ptr::null_mut(),
+            dstDevice: to,
+            dstArray: ptr::null_mut(),
+            dstPitch: pitch,
+            WidthInBytes: width,
+            Height: values.len() / width,
+        };
+        // SAFETY: the driver reads the description before it returns; the rest as above.
+        let answer = unsafe { sys::cuMemcpy2DAsync_v2(&raw const copy, self.stream().cu_stream()) };
+        self.said(answer.result(), "an upload")
     }
 
     /// Enqueues a copy from `from` to `values`. Pageable values are there at once, page-locked ones when the copy is over.

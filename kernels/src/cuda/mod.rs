@@ -56,7 +56,7 @@ use shape::{Shape, bucket};
 use staging::Loader;
 use step::Forward;
 use upload::Uploaded;
-use weight::{Kind, Packed};
+use weight::{Kind, Stack};
 
 pub use buf::Buf;
 pub use cache::Cache;
@@ -160,21 +160,33 @@ impl Cuda {
         }
     }
 
-    fn resident<T: DeviceRepr>(&mut self, values: &[T]) -> Result<Buf, DeviceError> {
-        let memory = self.device.alloc(size_of_val(values)).map_err(|error| {
+    /// Memory for weights.
+    fn room(&mut self, bytes: usize) -> Result<Buf, DeviceError> {
+        let memory = self.device.alloc(bytes).map_err(|error| {
             let loaded = self.resident >> 20;
             advised(
                 error,
-                &format!("{loaded} MiB of weights are loaded: --quantization fp8 or int4 makes them smaller"),
+                &format!(
+                    "that was after {loaded} MiB of weights, with more to come: --quantization fp8 or int4 makes them \
+                     smaller, and nvidia-smi shows what else holds memory"
+                ),
             )
         })?;
-        let loader = match &mut self.loader {
-            Some(loader) => loader,
-            empty => empty.insert(Loader::new(&self.device)?),
-        };
-        loader.load(memory.address(), values)?;
         self.resident += memory.bytes() as u64;
         Ok(Buf::resident(memory))
+    }
+
+    fn loader(&mut self) -> Result<&mut Loader, DeviceError> {
+        Ok(match &mut self.loader {
+            Some(loader) => loader,
+            empty => empty.insert(Loader::new(&self.device)?),
+        })
+    }
+
+    fn resident<T: DeviceRepr>(&mut self, values: &[T]) -> Result<Buf, DeviceError> {
+        let buf = self.room(size_of_val(values))?;
+        self.loader()?.load(buf.address(), values)?;
+        Ok(buf)
     }
 }
 
@@ -194,16 +206,20 @@ impl Backend for Cuda {
     type Cache = Cache;
 
     fn pack(&mut self, parts: &[Stored<'_>], role: Role) -> Result<Weight, LoadError> {
-        let Packed { rows, cols, experts, kind, data, meta, order } = weight::pack(parts, role)?;
+        let stack = Stack::of(parts, role)?;
+        let Stack { rows, cols, kind, .. } = stack;
         let wide_scales = match kind {
             Kind::Fp8(scaling) if self.library.is_some() && scaling.encoding() == Encoding::E4m3G128 => {
-                Some(self.resident(&scaling.widened(&meta, rows))?)
+                Some(self.resident(&stack.wide_scales(scaling))?)
             }
             _ => None,
         };
-        let meta = if meta.is_empty() { None } else { Some(self.resident(&meta)?) };
-        let order = if order.is_empty() { None } else { Some(self.resident(&order)?) };
-        let (splits, data) = (gemm::splits(rows, cols), self.resident(&data)?);
+        let order = if stack.order.is_empty() { None } else { Some(self.resident(&stack.order)?) };
+        let [data_bytes, meta_bytes] = stack.bytes();
+        let data = self.room(data_bytes)?;
+        let meta = if meta_bytes == 0 { None } else { Some(self.room(meta_bytes)?) };
+        stack.load(self.loader()?, data.address(), address(meta.as_ref()))?;
+        let (splits, experts) = (gemm::splits(rows, cols), stack.num_experts());
         Ok(Weight { rows, cols, experts, kind, splits, data, meta, wide_scales, order })
     }
 

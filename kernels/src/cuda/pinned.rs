@@ -17,6 +17,15 @@ pub(super) struct Pinned {
     copied: CudaEvent,
 }
 
+/// A copy of `runs` of `width` bytes, which lie without gaps from byte `from` on, to `to` and each `pitch` bytes after the one before.
+pub(super) struct Strided {
+    pub from: usize,
+    pub to: Address,
+    pub width: usize,
+    pub runs: usize,
+    pub pitch: usize,
+}
+
 impl Pinned {
     /// `words` zeros.
     pub fn new(device: &Rc<Device>, words: usize) -> Result<Self, DeviceError> {
@@ -51,6 +60,20 @@ impl Pinned {
         let values = unsafe { std::slice::from_raw_parts(self.host.as_ptr().cast::<u8>(), bytes) };
         self.device.enqueue_upload(to, values)?;
         self.device.mark(&self.copied)
+    }
+
+    /// Enqueues copies of parts.
+    pub fn spread(&mut self, mut copies: impl Iterator<Item = Strided>) -> Result<(), DeviceError> {
+        let enqueued = copies.try_for_each(|copy| {
+            let bytes = copy.runs * copy.width;
+            assert!(copy.from + bytes <= self.words * 4, "{bytes} bytes from {} on are within the memory", copy.from);
+            // SAFETY: initialized by `new`, and written by nobody before the mark below is reached.
+            let values = unsafe { std::slice::from_raw_parts(self.host.as_ptr().cast::<u8>().add(copy.from), bytes) };
+            self.device.enqueue_strided_upload(copy.to, values, copy.width, copy.pitch)
+        });
+        // Behind those that came to be, whatever became of the others.
+        self.device.mark(&self.copied)?;
+        enqueued
     }
 
     /// Enqueues a copy of as many `bytes` from `from`.

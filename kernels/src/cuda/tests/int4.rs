@@ -143,6 +143,6 @@ fn groups_that_no_kernel_holds_become_bf16() {
         (vec![part(Some(&uneven))], Role::Column, Kind::Bf16),
         (vec![part(None)], Role::Head, Kind::Bf16),
     ] {
-        assert_eq!(weight::pack(&parts, role).unwrap().kind, kind, "{parts:?}");
+        assert_eq!(weight::Stack::of(&parts, role).unwrap().kind, kind, "{parts:?}");
     }
 }

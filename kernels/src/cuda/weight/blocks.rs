@@ -3,17 +3,15 @@
 use half::f16;
 use quant::{Block, Format, Stored, q4_0, q4_1, q5_0, q5_1, q8_0};
 
+use super::Rows;
 use super::fragments::{Fragments, Scales};
-use super::{Kind, Rows};
 
 /// Columns under one scale.
-const GROUP: usize = 32;
+pub(super) const GROUP: usize = 32;
 
-/// Codes, and scales with minimums.
-pub(super) fn pack(kind: Kind, rows: &Rows<'_>, cols: usize) -> (Vec<u8>, Vec<u8>) {
-    let bits = if kind == Kind::W4 { 4 } else { 8 };
-    let (mut fragments, mut meta) =
-        (Fragments::new(bits, rows.len(), cols), Scales::<4>::new(cols / GROUP, rows.len()));
+/// Codes of `bits`, and scales with minimums.
+pub(super) fn pack(bits: usize, rows: &Rows<'_>, cols: usize, data: &mut [u8], meta: &mut [u8]) {
+    let (mut fragments, mut meta) = (Fragments::new(bits, rows.len(), data), Scales::<4>::new(rows.len(), meta));
     let mut codes = Vec::with_capacity(cols);
     for (n, (part, row)) in rows.iter().enumerate() {
         codes.clear();
@@ -24,7 +22,6 @@ pub(super) fn pack(kind: Kind, rows: &Rows<'_>, cols: usize) -> (Vec<u8>, Vec<u8
         });
         fragments.put(n, &codes);
     }
-    (fragments.into_bytes(), meta.into_bytes())
 }
 
 /// Calls `each` with the row's groups, whose codes are from 0 on where they are nibbles.

@@ -50,32 +50,28 @@ impl Scaling {
         if self.by_group && self.shift > 0 { Encoding::E4m3G128 } else { Encoding::E4m3Token }
     }
 
-    /// `scales` of a weight in blocks as cublasLt wants them: `[groups, rows]`.
-    pub fn widened(self, scales: &[u8], rows: usize) -> Vec<u8> {
-        let one = |group: &[u8], row: usize| -> [u8; 4] {
-            group[(row >> self.shift) * 4..][..4].try_into().expect("four bytes")
-        };
-        scales
-            .chunks_exact(self.stride(rows) * 4)
-            .flat_map(|group| (0..rows).flat_map(move |row| one(group, row)))
-            .collect()
+    /// The scales as cublasLt wants those of a weight in blocks: `[groups, rows]`.
+    pub fn widened(self, rows: &Rows<'_>, cols: usize) -> Vec<f32> {
+        let of = |group: usize| rows.iter().map(move |(part, row)| part.scale_and_zero(*row, group * GROUP).0);
+        (0..self.groups(cols)).flat_map(of).collect()
     }
 
-    fn groups(self, cols: usize) -> usize {
+    /// Runs of scales: one a group.
+    pub fn groups(self, cols: usize) -> usize {
         if self.by_group { cols.div_ceil(GROUP) } else { 1 }
     }
 
-    /// Codes `[rows, cols]` and scales `[groups, stride]`.
-    pub fn pack(self, rows: &Rows<'_>, cols: usize) -> (Vec<u8>, Vec<u8>) {
-        let (groups, stride) = (self.groups(cols), self.stride(rows.len()));
-        let mut codes = Vec::with_capacity(rows.len() * cols);
-        let mut scales = vec![0.0f32; groups * stride];
-        for (n, (part, row)) in rows.iter().enumerate() {
-            codes.extend_from_slice(part.row(*row));
-            for group in 0..groups {
-                scales[group * stride + (n >> self.shift)] = part.scale_and_zero(*row, group * GROUP).0;
+    /// Codes `[rows, cols]` and scales `[groups, rows >> shift]`.
+    pub fn pack(self, rows: &Rows<'_>, cols: usize, data: &mut [u8], meta: &mut [u8]) {
+        for ((part, row), codes) in rows.iter().zip(data.chunks_exact_mut(cols)) {
+            codes.copy_from_slice(part.row(*row));
+        }
+        let scales = meta.as_chunks_mut::<4>().0.chunks_exact_mut(rows.len() >> self.shift);
+        for (group, scales) in scales.enumerate() {
+            // Rows that share a scale have the same.
+            for ((part, row), scale) in rows.iter().step_by(1 << self.shift).zip(scales) {
+                *scale = part.scale_and_zero(*row, group * GROUP).0.to_le_bytes();
             }
         }
-        (codes, scales.into_iter().flat_map(f32::to_le_bytes).collect())
     }
 }

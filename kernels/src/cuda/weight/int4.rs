@@ -44,9 +44,8 @@ pub(super) fn order(part: &Stored<'_>) -> Vec<u32> {
 }
 
 /// Codes, and words of scale and zero.
-pub(super) fn pack(group: usize, order: &[u32], rows: &Rows<'_>, cols: usize) -> (Vec<u8>, Vec<u8>) {
-    let (mut fragments, mut meta) =
-        (Fragments::new(4, rows.len(), cols), Meta::<4>::new(cols.div_ceil(group), rows.len()));
+pub(super) fn pack(group: usize, order: &[u32], rows: &Rows<'_>, cols: usize, data: &mut [u8], meta: &mut [u8]) {
+    let (mut fragments, mut meta) = (Fragments::new(4, rows.len(), data), Meta::<4>::new(rows.len(), meta));
     for (n, (part, row)) in rows.iter().enumerate() {
         let codes: Vec<u8> = part.row(*row).iter().flat_map(|byte| int4::unpack(*byte)).collect();
         if order.is_empty() {
@@ -60,7 +59,6 @@ pub(super) fn pack(group: usize, order: &[u32], rows: &Rows<'_>, cols: usize) ->
             meta.put(at, n, word(scale, zero as u32).to_le_bytes());
         }
     }
-    (fragments.into_bytes(), meta.into_bytes())
 }
 
 /// The scale, rounded to 20 bits, and the zero in the place of the last four.

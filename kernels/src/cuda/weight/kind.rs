@@ -3,9 +3,13 @@
 use quant::{Format, Stored};
 use tensor::Role;
 
+use super::super::staging::Plane;
 use super::fp8::Scaling;
-use super::fragments::TILE_ROWS;
-use super::int4;
+use super::fragments::{self, TILE_ROWS};
+use super::{blocks, int4};
+
+/// Columns of a super-block.
+const SUPER: usize = 256;
 
 /// How a matrix is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +57,24 @@ impl Kind {
             Self::Q4K => format == Format::Q4K,
             Self::Q6K => format == Format::Q6K,
             Self::Fp8(_) => format == Format::Fp8E4m3,
+        }
+    }
+
+    /// How the rows of a matrix of `cols` lie on the device: their codes or numbers, and their scales.
+    pub fn planes(self, cols: usize) -> [Vec<Plane>; 2] {
+        let plane = |runs: usize, bytes: usize| Plane { runs, bytes, shift: 0 };
+        let fragments = |bits: usize| plane(cols * bits / 128, fragments::ROW_BYTES);
+        let supers = cols / SUPER;
+        match self {
+            Self::Bf16 => [vec![plane(1, cols * 2)], Vec::new()],
+            Self::W4 => [vec![fragments(4)], vec![plane(cols / blocks::GROUP, 4)]],
+            Self::W8 => [vec![fragments(8)], vec![plane(cols / blocks::GROUP, 4)]],
+            Self::Int4(group) => [vec![fragments(4)], vec![plane(cols.div_ceil(group), 4)]],
+            Self::Q4K => [vec![fragments(4)], vec![plane(supers, 16)]],
+            Self::Q6K => [vec![fragments(4), fragments(2)], vec![plane(supers, 16), plane(supers, 2)]],
+            Self::Fp8(scaling) => {
+                [vec![plane(1, cols)], vec![Plane { runs: scaling.groups(cols), bytes: 4, shift: scaling.shift }]]
+            }
         }
     }
 

@@ -6,8 +6,8 @@ use super::Rows;
 use super::fragments::{Fragments, Scales};
 
 /// Nibbles, and the header of each block with its scales and minimums by 64 columns.
-pub(super) fn pack_q4k(rows: &Rows<'_>, cols: usize) -> (Vec<u8>, Vec<u8>) {
-    let (mut codes, mut meta) = (Fragments::new(4, rows.len(), cols), Scales::<16>::new(cols / q4_k::LEN, rows.len()));
+pub(super) fn pack_q4k(rows: &Rows<'_>, data: &mut [u8], meta: &mut [u8]) {
+    let (mut codes, mut meta) = (Fragments::new(4, rows.len(), data), Scales::<16>::new(rows.len(), meta));
     for (n, (part, row)) in rows.iter().enumerate() {
         let blocks = part.row(*row).as_chunks::<{ q4_k::BYTES }>().0;
         let unpacked: Vec<u8> =
@@ -17,7 +17,6 @@ pub(super) fn pack_q4k(rows: &Rows<'_>, cols: usize) -> (Vec<u8>, Vec<u8>) {
             meta.put(idx, n, header(block));
         }
     }
-    (codes.into_bytes(), meta.into_bytes())
 }
 
 /// 24 bits for each 64 columns: scales of both groups, then their minimums. Then d and dmin.
@@ -33,10 +32,12 @@ fn header(block: &[u8; q4_k::BYTES]) -> [u8; 16] {
 }
 
 /// Low nibbles, then the bits above them; signed scales, then d.
-pub(super) fn pack_q6k(rows: &Rows<'_>, cols: usize) -> (Vec<u8>, Vec<u8>) {
-    let (mut low, mut upper) = (Fragments::new(4, rows.len(), cols), Fragments::new(2, rows.len(), cols));
-    let groups = cols / q6_k::LEN;
-    let (mut scales, mut halves) = (Scales::<16>::new(groups, rows.len()), Scales::<2>::new(groups, rows.len()));
+pub(super) fn pack_q6k(rows: &Rows<'_>, data: &mut [u8], meta: &mut [u8]) {
+    // Four bits of six, sixteen bytes of eighteen.
+    let (low, upper) = data.split_at_mut(data.len() / 3 * 2);
+    let (scales, halves) = meta.split_at_mut(meta.len() / 9 * 8);
+    let (mut low, mut upper) = (Fragments::new(4, rows.len(), low), Fragments::new(2, rows.len(), upper));
+    let (mut scales, mut halves) = (Scales::<16>::new(rows.len(), scales), Scales::<2>::new(rows.len(), halves));
     for (n, (part, row)) in rows.iter().enumerate() {
         let blocks = part.row(*row).as_chunks::<{ q6_k::BYTES }>().0;
         let codes = || blocks.iter().flat_map(|block| q6_k::unpack(block).codes).map(|code| (code + 32) as u8);
@@ -47,7 +48,6 @@ pub(super) fn pack_q6k(rows: &Rows<'_>, cols: usize) -> (Vec<u8>, Vec<u8>) {
             halves.put(idx, n, [block[208], block[209]]);
         }
     }
-    ([low.into_bytes(), upper.into_bytes()].concat(), [scales.into_bytes(), halves.into_bytes()].concat())
 }
 
 #[cfg(test)]
