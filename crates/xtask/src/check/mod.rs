@@ -47,7 +47,7 @@ const PARTS: &[Part] = &[
     Part { name: "tidy", about: "the house rules", allowance: 0.1, run: |context| crate::tidy::run(&context.root) },
     Part { name: "build", about: "all binaries and tests compile", allowance: 10.0, run: cargo::build },
     Part { name: "model", about: "the default model is in the cache", allowance: 3.0, run: model::fetch },
-    Part { name: "emu", about: "CUDA kernels on the emulator, under sanitizers", allowance: 8.0, run: emulator::run },
+    Part { name: "emu", about: "CUDA kernels on the emulator, under sanitizers", allowance: 9.0, run: emulator::run },
     Part { name: "tests", about: "all crates' own tests", allowance: 4.0, run: cargo::tests },
     Part { name: "goldens", about: "whole models, once per instruction set", allowance: 6.0, run: goldens::run },
     Part { name: "sim", about: "pinned and fresh seeds, at depth 1 and 2", allowance: 2.0, run: simulation::run },
