@@ -7,7 +7,7 @@ use std::cell::Cell;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use benches::{Bound, SHAPES, Shape, Timed, cpu, decode_inputs, prefill_inputs, weight_bytes};
+use benches::{Bound, Experts, Matrix, SHAPES, Shape, Timed, Work, cpu, decode_inputs, prefill_inputs, weight_bytes};
 use contract::SamplingParams;
 use criterion::{Criterion, criterion_group, criterion_main};
 use kernels::cpu::{Buf, Cpu, Peaks};
@@ -87,14 +87,9 @@ fn matmul(bench: &mut Bench<'_>, format: Format, shape: Shape, rows: usize) {
     let gain = cpu.vector(&vec![1.0; cols]).expect("a vector");
     let macs = (rows * outputs * cols) as f64;
     let encoding = wants.iter().next().expect("a weight wants some encoding");
-    let planes = match encoding {
-        Encoding::Int8G32 => 1.0,
-        Encoding::Int16G32 => 2.0,
-        _ => 0.0,
-    };
     let of = |wanted: Encoding| if encoding == wanted { macs } else { 0.0 };
     let (bf16_macs, f32_macs) = (of(Encoding::Bf16), of(Encoding::F32));
-    let bound = Bound { int8_macs: planes * macs, bf16_macs, f32_macs, bytes: bytes.len() as f64 };
+    let bound = Bound { int8_macs: planes(wants) * macs, bf16_macs, f32_macs, bytes: bytes.len() as f64 };
     let (mut calls, mut act) = (0, None);
     let name = format!("{format} {outputs}x{cols} M={rows}");
     bench.run(&name, &bound, &mut cpu, &StepInputs::default(), &mut |b| {
@@ -110,6 +105,15 @@ fn matmul(bench: &mut Bench<'_>, format: Format, shape: Shape, rows: usize) {
             false => b.linear(act, &weight, None),
         }
     });
+}
+
+/// Products of bytes for one of a coded weight.
+fn planes(wants: ActSet) -> f64 {
+    match wants.iter().next() {
+        Some(Encoding::Int8G32) => 1.0,
+        Some(Encoding::Int16G32) => 2.0,
+        _ => 0.0,
+    }
 }
 
 fn stored(shape: Shape, format: Format, bytes: &[u8]) -> Stored<'_> {
@@ -221,23 +225,13 @@ fn sampling(bench: &mut Bench<'_>, what: &str, params: &SamplingParams) {
         let mut cpu = cpu();
         let vocab = SHAPES[3].rows;
         let logits = cpu.vector(&Random::new(1).vector(rows * vocab)).expect("a vector");
-        let row = |logits| Row {
-            logits,
-            params,
-            position: 0,
-            tokens: &[],
-            prompt_len: 0,
-            counts: None,
-            mask: None,
-            known: None,
-        };
-        let mut rows_to_sample: Vec<Row<'_>> = (0..rows).map(row).collect();
+        let mut picked: Vec<Row<'_>> = (0..rows).map(|logits| Row::alone(logits, params)).collect();
         let mut sampled = Sampled::default();
         let inputs = decode_inputs(rows, 16, BLOCK_SIZE);
         let bound = Bound { bytes: (rows * vocab * 4) as f64, ..Bound::default() };
         bench.run(&format!("sample {what} M={rows}"), &bound, &mut cpu, &inputs, &mut |b| {
             sampled.clear();
-            b.sample(&logits, &mut rows_to_sample, &mut sampled).expect("rows of these logits");
+            b.sample(&logits, &mut picked, &mut sampled).expect("rows of these logits");
             logits.clone()
         });
         assert!(sampled.rows.iter().all(|row| row.finite), "what was timed picks tokens");
@@ -254,57 +248,33 @@ fn samplings(bench: &mut Bench<'_>) {
     );
 }
 
-const EXPERTS: usize = 32;
-const TOP_K: usize = 4;
-/// Gate and up of one expert, together, and down.
-const EXPERT: [Shape; 2] = [Shape { rows: 1024, cols: 1024 }, Shape { rows: 1024, cols: 512 }];
+const EXPERTS: Experts = Experts { num: 32, top_k: 4, hidden: 1024, ffn: 512 };
 
-/// A mixture of experts: routing, both matmuls and the sum. Tokens spread over experts by chance.
+/// A mixture of experts: routing, its matmuls and the sum. Tokens spread over experts by chance.
 fn mixtures(bench: &mut Bench<'_>) {
-    let format = Format::Q4_1;
-    let half = Shape { rows: EXPERT[0].rows / 2, ..EXPERT[0] };
-    let [gate_up, down] = EXPERT.map(|shape| weight_bytes(format, shape));
-    let parts: Vec<Stored<'_>> = gate_up.chunks(gate_up.len() / 2).map(|part| stored(half, format, part)).collect();
+    let Experts { num, top_k, hidden, ffn } = EXPERTS;
+    let [up, down] = [(ffn, hidden), (hidden, ffn)].map(|(rows, cols)| Matrix::new(Format::Q4_1, Shape { rows, cols }));
+    let bits = 8.0 * up.num_bytes() as f64 / (hidden * ffn) as f64;
+    let spec = RouteSpec { num_experts: num, top_k, renormalize: true };
     for rows in ROWS {
         let mut cpu = cpu();
-        let gate_ups = cpu.pack(&parts.repeat(EXPERTS), Role::ExpertsGlu).expect("a stack");
-        let downs = cpu.pack(&vec![stored(EXPERT[1], format, &down); EXPERTS], Role::Experts).expect("a stack");
-        let x = cpu.vector(&vec![0.5; rows * EXPERT[1].rows]).expect("a vector");
-        let gain = cpu.vector(&vec![1.0; EXPERT[0].cols]).expect("a vector");
-        let spec = RouteSpec { num_experts: EXPERTS, top_k: TOP_K, renormalize: true };
-        let logits = Random::new(2).vector(rows * EXPERTS);
-        let hit = experts_hit(&logits);
-        let logits = cpu.vector(&logits).expect("a vector");
-        let planes = if Cpu::wants(&downs).contains(Encoding::Int16G32) { 2.0 } else { 1.0 };
-        let macs = (rows * TOP_K * (EXPERT[0].rows * EXPERT[0].cols + EXPERT[1].rows * EXPERT[1].cols)) as f64;
-        let bound =
-            Bound { int8_macs: planes * macs, bytes: (hit * (gate_up.len() + down.len())) as f64, ..Bound::default() };
-        let wants = (Cpu::wants(&gate_ups), Cpu::wants(&downs));
-        bench.run(
-            &format!("{hit} of {EXPERTS} experts M={rows}"),
-            &bound,
-            &mut cpu,
-            &StepInputs::default(),
-            &mut |b| {
-                let act = activations(b, &x, &gain, EXPERT[0].cols, wants.0);
-                let routing = b.route(&logits, &spec);
-                let gated = b.experts_glu(&act, &gate_ups, &routing, Activation::Silu, wants.1);
-                b.experts_add(&gated, &downs, &routing, &x);
-                x.clone()
-            },
-        );
+        let gate_ups = cpu.pack(&vec![up.stored(); 2 * num], Role::ExpertsGlu).expect("a stack");
+        let downs = cpu.pack(&vec![down.stored(); num], Role::Experts).expect("a stack");
+        let x = cpu.vector(&vec![0.5; rows * hidden]).expect("a vector");
+        let gain = cpu.vector(&vec![1.0; hidden]).expect("a vector");
+        let logits = cpu.vector(&Random::new(2).vector(rows * num)).expect("a vector");
+        let (wants, gated_wants) = (Cpu::wants(&gate_ups), Cpu::wants(&downs));
+        let work = Work::experts(rows, EXPERTS, bits);
+        let bound = Bound { int8_macs: planes(wants) * work.flops / 2.0, bytes: work.bytes, ..Bound::default() };
+        let name = format!("{top_k} of {num} experts M={rows}");
+        bench.run(&name, &bound, &mut cpu, &StepInputs::default(), &mut |b| {
+            let act = activations(b, &x, &gain, hidden, wants);
+            let routing = b.route(&logits, &spec);
+            let gated = b.experts_glu(&act, &gate_ups, &routing, Activation::Silu, gated_wants);
+            b.experts_add(&gated, &downs, &routing, &x);
+            x.clone()
+        });
     }
-}
-
-/// How many experts any row of `logits` goes to.
-fn experts_hit(logits: &[f32]) -> usize {
-    let mut hit = [false; EXPERTS];
-    for row in logits.chunks(EXPERTS) {
-        let mut order: Vec<usize> = (0..EXPERTS).collect();
-        order.sort_by(|&a, &b| row[b].total_cmp(&row[a]));
-        order[..TOP_K].iter().for_each(|&expert| hit[expert] = true);
-    }
-    hit.iter().filter(|&&hit| hit).count()
 }
 
 fn all(criterion: &mut Criterion) {

@@ -23,6 +23,13 @@ pub struct Row<'a> {
     pub known: Option<TokenId>,
 }
 
+impl<'a> Row<'a> {
+    /// The first token of a row that has no tokens yet, of all that there are.
+    pub fn alone(logits: usize, params: &'a SamplingParams) -> Self {
+        Self { logits, params, position: 0, tokens: &[], prompt_len: 0, counts: None, mask: None, known: None }
+    }
+}
+
 /// Results in the order of the rows; vectors are reused.
 #[derive(Clone, Debug, Default)]
 pub struct Sampled {

@@ -4,7 +4,7 @@ use contract::{Logprob, SamplingParams, TokenId};
 use sampler::{Row, Sampled, SampledRow, Scratch, sample};
 
 fn row(params: &SamplingParams) -> Row<'_> {
-    Row { logits: 0, params, position: 9, tokens: &[], prompt_len: 0, counts: None, mask: None, known: None }
+    Row { position: 9, ..Row::alone(0, params) }
 }
 
 fn run(logits: &[f32], row: &Row<'_>) -> (SampledRow, Vec<Logprob>) {

@@ -97,16 +97,7 @@ fn a_row_continues_from_what_it_sampled() {
     let mut body = |cpu: &mut Cpu| cpu.embed(&table, 1.0);
     run(&mut cpu, &inputs, &mut body);
     let params = contract::SamplingParams::greedy();
-    let row = |logits: usize| Row {
-        logits,
-        params: &params,
-        position: 0,
-        tokens: &[],
-        prompt_len: 0,
-        counts: None,
-        mask: None,
-        known: None,
-    };
+    let row = |logits| Row::alone(logits, &params);
     let mut sampled = Sampled::default();
     cpu.sample(&logits, &mut [row(0), row(1)], &mut sampled).unwrap();
     assert_eq!(sampled.rows.iter().map(|row| row.token).collect::<Vec<_>>(), [0, 11]);

@@ -50,16 +50,7 @@ impl Bench<'_> {
         for key in [StepKey::Plan, StepKey::Eager] {
             self.cuda.step(key, &inputs, &mut |_| logits.clone())?;
         }
-        let row = |idx| Row {
-            logits: idx,
-            params,
-            position: idx as u32,
-            tokens: &[7],
-            prompt_len: 1,
-            counts: None,
-            mask: None,
-            known: None,
-        };
+        let row = |idx| Row { position: idx as u32, tokens: &[7], prompt_len: 1, ..Row::alone(idx, params) };
         let mut sampled = Sampled::default();
         let picks = if self.scale.is_tiny { 2 } else { PICKS };
         let mut rounds = Vec::new();
