@@ -94,7 +94,7 @@ fn free_address() -> Result<SocketAddr> {
 fn get(address: SocketAddr, path: &str) -> Result<u16> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-    write!(stream, "GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n")?;
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n").as_bytes())?;
     let mut head = [0; 12];
     stream.read_exact(&mut head)?;
     std::str::from_utf8(&head[9..])?.parse().context("no status in the answer")
@@ -102,6 +102,8 @@ fn get(address: SocketAddr, path: &str) -> Result<u16> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead, BufReader};
+
     use super::*;
 
     #[test]
@@ -110,7 +112,8 @@ mod tests {
         let address = listener.local_addr().expect("a bound socket");
         let answering = thread::spawn(move || {
             let (mut stream, _) = listener.accept().expect("one client");
-            stream.read_exact(&mut [0; 16]).expect("a request");
+            let request = BufReader::new(&stream).lines().map(|line| line.expect("a request"));
+            request.take_while(|line| !line.is_empty()).for_each(drop);
             stream.write_all(b"HTTP/1.1 503 Service Unavailable\r\n\r\n").expect("an open stream");
         });
         assert_eq!(get(address, "/readyz").expect("an answer"), 503);
