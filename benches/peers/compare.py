@@ -238,30 +238,11 @@ def peer_in_process(args, model):
     return rates
 
 
-# `vllm bench latency`, whose own program looks for a package by another name than the one for CPUs has.
-VLLM_LATENCY = """
-from vllm.benchmarks import latency
-from vllm.utils.argparse_utils import FlexibleArgumentParser
-parser = FlexibleArgumentParser()
-latency.add_cli_args(parser)
-latency.main(parser.parse_args())
-"""
-
-
 def vllm_in_process(args, model):
-    """Tokens a second by name of a test, from `vllm bench latency`: of decoding, what 40 more steps take."""
-    def seconds(batch_size, input_len, output_len):
-        with tempfile.TemporaryDirectory() as folder:
-            saved = pathlib.Path(folder) / "latency.json"
-            output([args.vllm / "venv/bin/python", "-c", VLLM_LATENCY, "--model", model, "--dtype", "bfloat16", "--max-model-len", 1024,
-                    "--no-enable-prefix-caching", "--batch-size", batch_size, "--input-len", input_len, "--output-len", output_len,
-                    "--num-iters-warmup", 2, "--num-iters", 5, "--output-json", saved], **vllm_environment())
-            return json.loads(saved.read_text())["avg_latency"]
-
-    rates = {"prefill 512": 512 / seconds(1, 512, 1)}
-    for batch_size in args.clients:
-        rates[f"decode B={batch_size}"] = 40 * batch_size / (seconds(batch_size, 128, 41) - seconds(batch_size, 128, 1))
-    return rates
+    """Tokens a second by name of a test."""
+    program = pathlib.Path(__file__).with_name("vllm_rates.py")
+    said = output([args.vllm / "venv/bin/python", program, model, ",".join(map(str, args.clients))], **vllm_environment())
+    return json.loads(next(line for line in said.splitlines() if line.startswith("{")))
 
 
 def step_bench():
