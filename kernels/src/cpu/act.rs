@@ -192,9 +192,8 @@ unsafe fn quantize<S: Simd, const PLANES: usize>(a: S::F, b: S::F, out: &Codes, 
         let peak = S::abs_peak(a, b);
         let step = peak / levels;
         let inverse = S::splat(if peak > 0.0 { levels / peak } else { 0.0 });
-        let mut sums = [0; 2];
-        for (half, x) in [a, b].into_iter().enumerate() {
-            let code = S::round(S::mul(x, inverse));
+        let codes = [S::round(S::mul(a, inverse)), S::round(S::mul(b, inverse))];
+        for (half, code) in codes.into_iter().enumerate() {
             let to = out.q.add(group * PLANES * GROUP + half * LANES);
             if PLANES == 1 {
                 S::store_i8(to, code);
@@ -203,8 +202,8 @@ unsafe fn quantize<S: Simd, const PLANES: usize>(a: S::F, b: S::F, out: &Codes, 
                 S::store_i8(to, high);
                 S::store_i8(to.add(GROUP), S::sub_i(code, S::shl::<LOW_BITS>(high)));
             }
-            sums[half] = S::sum_i(code);
         }
+        let sums = S::sums_i(codes[0], codes[1]);
         *out.scales.add(group) = step;
         *out.scaled_sums.add(group) = step * (sums[0] + sums[1]) as f32;
         *out.sums.add(2 * group) = sums[0];

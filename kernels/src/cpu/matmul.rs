@@ -167,33 +167,36 @@ impl<K: Block> Op for Rows<'_, K> {
     }
 }
 
-/// The gated unit of some rows of a strip, from their sums `[rows, 64]`.
+/// The gated unit of some rows of a strip, in place of their sums `[rows, 64]`.
 struct Glu<'a> {
     job: &'a Job<'a>,
     f: Activation,
     emit: &'a Encoded,
     first_row: usize,
     rows: usize,
-    sums: *const f32,
+    sums: *mut f32,
 }
 
 impl Op for Glu<'_> {
-    /// Two pairs of tiles are 32 outputs, one quantization group; at the end one pair may be padding.
+    /// Two pairs of tiles are 32 outputs, one quantization group; at the end one pair may be padding. First the units of all rows, then
+    /// their codes: both are long chains, and so the processor has several of them under way.
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         let Self { job, f, emit, first_row, rows, sums } = self;
         let col = job.first_tile / 2 * LANES;
         let is_whole = col + 2 * LANES <= job.segment.rows / 2;
-        for idx in 0..rows {
-            // SAFETY: the strip holds whole pairs, as packing made sure.
-            unsafe {
-                let (row, sums) = (first_row + idx, sums.add(idx * STRIP_COLS));
-                let first = gate::<S>(f, S::load(sums), S::load(sums.add(LANES)));
+        // SAFETY: the strip holds whole pairs, as packing made sure; a unit takes the place of its gate.
+        unsafe {
+            for pair in (0..rows * STRIP_COLS).step_by(2 * LANES) {
+                let sums = sums.add(pair);
+                S::store(sums, gate::<S>(f, S::load(sums), S::load(sums.add(LANES))));
+            }
+            for idx in 0..rows {
+                let (row, units) = (first_row + idx, sums.add(idx * STRIP_COLS));
                 if is_whole {
-                    let second = gate::<S>(f, S::load(sums.add(2 * LANES)), S::load(sums.add(3 * LANES)));
-                    emit.put32::<S>(row, col, first, second);
+                    emit.put32::<S>(row, col, S::load(units), S::load(units.add(2 * LANES)));
                 } else {
-                    emit.put16::<S>(row, col, first);
+                    emit.put16::<S>(row, col, S::load(units));
                 }
             }
         }
@@ -271,7 +274,7 @@ impl Job<'_> {
 
     /// The epilogue of `R` rows of the strip.
     #[inline(always)]
-    unsafe fn finish<S: Simd, const R: usize>(&self, first_row: usize, sums: *const f32) {
+    unsafe fn finish<S: Simd, const R: usize>(&self, first_row: usize, sums: *mut f32) {
         let n = self.matmul.weight.rows;
         // SAFETY: columns stay below `n`, rows below the matmul's.
         unsafe {

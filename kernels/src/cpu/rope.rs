@@ -10,8 +10,8 @@ use super::norm::inverse_rms;
 use super::pool::Pool;
 use super::simd::{LANES, Op, Simd};
 
-/// Tokens in a job.
-const CHUNK: usize = 8;
+/// Tokens in a job: as many as share the cache lines of a tile of keys, so that no two threads write to one.
+const CHUNK: usize = LANES;
 /// Widest head.
 pub(super) const MAX_HEAD_DIM: usize = 256;
 
@@ -55,6 +55,8 @@ struct Job<'a> {
 }
 
 impl Op for Job<'_> {
+    const PAIRS: bool = true;
+
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         for token in self.first..self.end {

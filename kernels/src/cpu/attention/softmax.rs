@@ -22,6 +22,8 @@ pub(super) struct Soften<const BF16: bool> {
 }
 
 impl<const BF16: bool> Op for Soften<BF16> {
+    const PAIRS: bool = BF16;
+
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         let Self { chunk, seen, scores, record, dim } = self;
@@ -58,6 +60,9 @@ impl<const BF16: bool> Op for Soften<BF16> {
 /// Lanes of the tile at `tile` within `from .. to` from `inside`, the others `outside`.
 #[inline(always)]
 unsafe fn select<S: Simd>(tile: usize, from: usize, to: usize, inside: S::F, outside: f32) -> S::F {
+    if from <= tile && tile + LANES <= to {
+        return inside;
+    }
     // SAFETY: lanes only.
     unsafe {
         let outside = S::splat(outside);

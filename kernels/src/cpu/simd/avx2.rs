@@ -211,9 +211,13 @@ impl Simd for Avx2 {
         unsafe { Self::splat_i(0) }
     }
     #[inline(always)]
-    unsafe fn sum_i(a: I) -> i32 {
-        let lanes: [i32; 8] = unsafe { std::mem::transmute(_mm256_add_epi32(a[0], a[1])) };
-        lanes.iter().sum()
+    unsafe fn sums_i(a: I, b: I) -> [i32; 2] {
+        let mut sums = [0; 2];
+        for (sum, halves) in sums.iter_mut().zip([a, b]) {
+            let lanes: [i32; 8] = unsafe { std::mem::transmute(_mm256_add_epi32(halves[0], halves[1])) };
+            *sum = lanes.iter().sum();
+        }
+        sums
     }
     /// As integers, magnitudes keep their order and a NaN is the largest.
     #[inline(always)]

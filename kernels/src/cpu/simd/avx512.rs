@@ -54,6 +54,9 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
     #[inline(always)]
     unsafe fn store_bf16(p: *mut u16, x: __m512) {
         unsafe {
+            if BF16 {
+                return _mm256_storeu_si256(p.cast(), transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(x)));
+            }
             let bits = _mm512_castps_si512(x);
             // Half a unit less one, and one more where the kept part is odd: rounds half to even.
             let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
@@ -198,8 +201,15 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
         unsafe { _mm512_set1_epi32(-128 * sum) }
     }
     #[inline(always)]
-    unsafe fn sum_i(a: __m512i) -> i32 {
-        unsafe { _mm512_reduce_add_epi32(a) }
+    unsafe fn sums_i(a: __m512i, b: __m512i) -> [i32; 2] {
+        unsafe {
+            // In each quarter two sums of pairs of `a`, then two of `b`.
+            let pairs = _mm512_madd_epi16(_mm512_packs_epi32(a, b), _mm512_set1_epi16(1));
+            let halves = _mm256_add_epi32(_mm512_castsi512_si256(pairs), _mm512_extracti64x4_epi64::<1>(pairs));
+            let quarters = _mm_add_epi32(_mm256_castsi256_si128(halves), _mm256_extracti128_si256::<1>(halves));
+            let sums = _mm_cvtsi128_si64(_mm_hadd_epi32(quarters, quarters));
+            [sums as i32, (sums >> 32) as i32]
+        }
     }
     /// As integers, magnitudes keep their order and a NaN is the largest.
     #[inline(always)]

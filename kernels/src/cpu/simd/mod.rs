@@ -21,7 +21,7 @@ pub(super) const LANES: usize = 16;
 
 /// One piece of work, generic over the instruction set.
 pub(super) trait Op {
-    /// Whether it multiplies pairs of bf16, for which some processors have an instruction.
+    /// Whether it makes or multiplies bf16, for which some processors have instructions.
     const PAIRS: bool = false;
 
     /// # Safety
@@ -56,7 +56,7 @@ pub(super) trait Simd: Copy + 'static {
     unsafe fn load_u8(p: *const u8) -> Self::F;
     /// 16 x f32.
     unsafe fn store(p: *mut f32, x: Self::F);
-    /// 16 x bf16, to the nearest, ties to even; a NaN stays one.
+    /// 16 x bf16, to the nearest, ties to even; a NaN stays one. Numbers below the normal ones may become 0.
     #[inline(always)]
     unsafe fn store_bf16(p: *mut u16, x: Self::F) {
         let mut lanes = [0.0f32; LANES];
@@ -126,7 +126,8 @@ pub(super) trait Simd: Copy + 'static {
     unsafe fn shift_bytes(a: Self::B) -> Self::B;
     /// What makes up for the shift, given the sum of all the signed bytes that the shifted ones will be multiplied by.
     unsafe fn unshift(sum: i32) -> Self::I;
-    unsafe fn sum_i(a: Self::I) -> i32;
+    /// The sum of each, whose lanes are 16-bit numbers.
+    unsafe fn sums_i(a: Self::I, b: Self::I) -> [i32; 2];
     /// Largest magnitude of the lanes; NaN if one is.
     unsafe fn abs_peak(a: Self::F, b: Self::F) -> f32;
 

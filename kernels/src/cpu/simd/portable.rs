@@ -166,8 +166,8 @@ impl Simd for Portable {
         [0; LANES]
     }
     #[inline(always)]
-    unsafe fn sum_i(a: I) -> i32 {
-        a.iter().sum()
+    unsafe fn sums_i(a: I, b: I) -> [i32; 2] {
+        [a.iter().sum(), b.iter().sum()]
     }
     #[inline(always)]
     unsafe fn abs_peak(a: F, b: F) -> f32 {
