@@ -42,14 +42,14 @@ impl Bench<'_> {
         inputs: &StepInputs,
         body: &mut dyn FnMut(&mut Cpu) -> Buf,
     ) {
-        cpu.step(StepKey::Plan, inputs, body).expect("the step can be planned");
+        cpu.step(StepKey::Plan, inputs, &[], body).expect("the step can be planned");
         let best = Cell::new(Duration::MAX);
         self.criterion.bench_function(name, |bencher| {
             bencher.iter_custom(|iterations| {
                 (0..iterations)
                     .map(|_| {
                         let start = Instant::now();
-                        black_box(cpu.step(StepKey::Eager, inputs, body).expect("the step runs"));
+                        black_box(cpu.step(StepKey::Eager, inputs, &[], body).expect("the step runs"));
                         let elapsed = start.elapsed();
                         best.set(best.get().min(elapsed));
                         elapsed

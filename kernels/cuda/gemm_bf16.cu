@@ -15,7 +15,7 @@
 #include "gemm_pipeline.cuh"
 
 template <int ROWS>
-struct Dense {
+struct Dense : AsGiven {
   using L = Layout<ROWS>;
   static constexpr int TM = ROWS, STAGES = TM == 16 ? 4 : 3;
   static constexpr int X_BYTES = TM * TILE_K * 2, STAGE_BYTES = X_BYTES + L::TN * TILE_K * 2;

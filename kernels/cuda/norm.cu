@@ -1,16 +1,18 @@
 // RMSNorm: y = x / sqrt(mean(x^2) + eps) * gain.
 //
 //   x [T, cols] f32, gain [cols] f32  ->  y [T, cols] bf16, or e4m3 codes with scales as quantize.cu makes them, or both; cols a
-//   multiple of 4
+//   multiple of 4;  peaks: zeros, for whichever kernel after this raises them
 //   tiling    one block of 256 threads a row, the row read twice (the second time from a cache)
 //   roofline  T cols (4 + 2 of bf16 + 1 of codes) bytes / DRAM bandwidth
 #include "e4m3_rows.cuh"
+#include "row_peaks.cuh"
 
 struct Norm {
   const float* x;
   const float* gain;
   __nv_bfloat16* y;  // null where codes are all that is wanted
   E4m3Rows codes;    // null as well
+  uint32_t* peaks;   // null as well: row_peaks.cuh
   int cols;
   float eps;
 };
@@ -19,6 +21,7 @@ extern "C" __global__ void __launch_bounds__(256) rms_norm(const Norm p) {
   SMEM_ARRAY(float, scratch, 32);
   SMEM_ARRAY(uint32_t, magnitudes, 32);
   after_former_kernel();
+  if (p.peaks != nullptr && blockIdx.x == 0 && threadIdx.x < PEAK_COPIES * PEAK_ROWS) p.peaks[threadIdx.x] = 0;
   const float4* row = reinterpret_cast<const float4*>(p.x + static_cast<size_t>(blockIdx.x) * p.cols);
   const float4* gains = reinterpret_cast<const float4*>(p.gain);
   float squares = 0.0f;

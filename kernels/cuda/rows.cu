@@ -26,10 +26,8 @@ extern "C" __global__ void __launch_bounds__(128) embed_rows(const Rows p) {
   const __nv_bfloat16* table = static_cast<const __nv_bfloat16*>(p.from);
   const uint2* row = reinterpret_cast<const uint2*>(table + static_cast<size_t>(p.ids[blockIdx.x]) * p.cols);
   for (int at = threadIdx.x; at < p.cols / 4; at += blockDim.x) {
-    const uint2 v = row[at];
-    const float2 low = __bfloat1622float2(bit_cast_<__nv_bfloat162>(v.x));
-    const float2 high = __bfloat1622float2(bit_cast_<__nv_bfloat162>(v.y));
-    target(p)[at] = make_float4(low.x * p.scale, low.y * p.scale, high.x * p.scale, high.y * p.scale);
+    const float4 v = unpack_bf16(row[at].x, row[at].y);
+    target(p)[at] = make_float4(v.x * p.scale, v.y * p.scale, v.z * p.scale, v.w * p.scale);
   }
 }
 

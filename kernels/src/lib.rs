@@ -9,7 +9,7 @@ pub mod cuda;
 mod inputs;
 mod memory;
 #[cfg(test)]
-mod mixtures;
+mod ops;
 mod parts;
 pub mod reference;
 

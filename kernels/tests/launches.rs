@@ -1,5 +1,6 @@
 //! What a step costs the host: how many kernels a dense layer takes when it decodes, that nobody waits between them, and that a step
-//! which is replayed waits once and allocates nothing on the device (`tests/allocations.rs` at the top holds the same of the host).
+//! which is replayed uploads and waits once and allocates nothing on the device (`tests/allocations.rs` at the top holds the last of the
+//! host).
 //! The emulator counts for its whole process, so these tests have one of their own, and take turns.
 
 #![allow(clippy::unwrap_used, unsafe_code)]
@@ -9,7 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use contract::SamplingParams;
 use kernels::cuda::{Buf, Cache, Cuda, Weight};
-use quant::{Format, Stored, quantize};
+use quant::{Format, OwnedScales, Stored, quantize};
 use sampler::{Row, Sampled};
 use tensor::{
     Activation, AttnSpec, Backend, CacheSpec, GroupInputs, KvDtype, KvScales, NormSpec, QkvSpec, Role, RopeTable,
@@ -17,17 +18,19 @@ use tensor::{
 };
 use testkit::Random;
 
-/// Launches of a layer: norm, qkv, attention, out, norm, gate and up, down. Of FP8 two more, which make codes of what no block sees whole rows
-/// of: after attention, and after the gated unit.
-const LAUNCHES: [(Format, u64); 2] = [(Format::F32, 7), (Format::Fp8E4m3, 9)];
+/// Launches of a layer, however its weights are held: norm, qkv, attention, out, norm, gate and up, down.
+const OF_LAYER: u64 = 7;
+
+/// Weights, and the size of the blocks that have scales of their own.
+const HELD: [(Format, Option<usize>); 3] = [(Format::F32, None), (Format::Fp8E4m3, None), (Format::Fp8E4m3, Some(128))];
 
 /// Of a step beside its layers: embedding, rows wanted, norm, head; edits, scan, draws, log probabilities.
 const BESIDE: u64 = 8;
 
-/// Llama 3.1's structure at a 32nd of its size: four query heads share a key head.
+/// The structure of Llama 3.1, much smaller: four query heads share a key head.
 const HEADS: usize = 8;
 const KV_HEADS: usize = 2;
-const DIM: usize = 16;
+const DIM: usize = 32;
 const HIDDEN: usize = HEADS * DIM;
 const INTERMEDIATE: usize = 448;
 const VOCAB: usize = 64;
@@ -101,13 +104,20 @@ struct Decoder {
 }
 
 impl Decoder {
-    fn new(cuda: &mut Cuda, format: Format, longest: usize) -> Self {
+    fn new(cuda: &mut Cuda, (format, block): (Format, Option<usize>), longest: usize) -> Self {
         let mut random = Random::new(3);
         let mut matrix = |cuda: &mut Cuda, rows: usize, cols: usize, role: Role| {
             let values: Vec<f32> = random.vector(rows * cols).iter().map(|x| x * 0.1).collect();
             let format = if role == Role::Head { Format::F32 } else { format };
             let bytes = quantize(format, &values).unwrap();
             let part = Stored::new(rows, cols, format, &bytes).unwrap();
+            let scales = block
+                .filter(|_| role != Role::Head)
+                .map(|size| OwnedScales::new(size, size, vec![1.0; rows.div_ceil(size) * cols.div_ceil(size)]));
+            let part = match &scales {
+                Some(scales) => part.with_scales(scales.borrow()).unwrap(),
+                None => part,
+            };
             let parts = if role == Role::Glu { vec![part; 2] } else { vec![part] };
             cuda.pack(&parts, role).unwrap()
         };
@@ -192,7 +202,7 @@ fn step(sequences: usize, position: usize) -> StepInputs {
 /// What one step of `layers` costs.
 fn cost(cuda: &mut Cuda, decoder: &mut Decoder, inputs: &StepInputs, layers: usize) -> Option<Counts> {
     let before = counts()?;
-    let out = cuda.step(StepKey::Eager, inputs, &mut |b| decoder.forward(b, layers)).unwrap();
+    let out = cuda.step(StepKey::Eager, inputs, &[], &mut |b| decoder.forward(b, layers)).unwrap();
     cuda.read(&out, &mut Vec::new()).unwrap();
     Some(counts()?.since(before))
 }
@@ -201,24 +211,24 @@ fn cost(cuda: &mut Cuda, decoder: &mut Decoder, inputs: &StepInputs, layers: usi
 fn a_layer_decodes_in_few_launches_that_nobody_waits_between() {
     let name = "a_layer_decodes_in_few_launches_that_nobody_waits_between";
     let _turn = alone();
-    for (format, launches) in LAUNCHES {
+    for held in HELD {
         let mut cuda = match Cuda::new(0) {
             Ok(cuda) => cuda,
             Err(error) => return testkit::skip(name, &error.to_string()),
         };
-        let mut decoder = Decoder::new(&mut cuda, format, 1024);
+        let mut decoder = Decoder::new(&mut cuda, held, 1024);
         // One span, and several, each with a block of its own.
         let steps = [(1, 30), (3, 900)].map(|(sequences, position)| step(sequences, position));
         for inputs in &steps {
-            cuda.step(StepKey::Plan, inputs, &mut |b| decoder.forward(b, 4)).unwrap();
+            cuda.step(StepKey::Plan, inputs, &[], &mut |b| decoder.forward(b, 4)).unwrap();
         }
         for inputs in &steps {
             cost(&mut cuda, &mut decoder, inputs, 1);
             let costs = [1, 4].map(|layers| cost(&mut cuda, &mut decoder, inputs, layers));
             let [Some(one), Some(four)] = costs else { return testkit::skip(name, "this driver counts no launches") };
             let what =
-                format!("{format}, {} sequences at {}: {one:?}, {four:?}", inputs.num_seqs(), inputs.positions[0]);
-            assert_eq!(four.launches - one.launches, 3 * launches, "launches of three layers; {what}");
+                format!("{held:?}, {} sequences at {}: {one:?}, {four:?}", inputs.num_seqs(), inputs.positions[0]);
+            assert_eq!(four.launches - one.launches, 3 * OF_LAYER, "launches of three layers; {what}");
             assert_eq!(four.waits, one.waits, "waits; {what}");
         }
     }
@@ -232,26 +242,35 @@ fn sampling(rows: usize) -> Vec<SamplingParams> {
     params
 }
 
-/// A step as the runner makes it: the forward, and a token a row.
-fn sample(cuda: &mut Cuda, decoder: &mut Decoder, inputs: &StepInputs, wants: &[SamplingParams]) -> Sampled {
+/// A step as the runner makes it, of as many tokens as `wants`: the forward, and a token each. The last has a grammar's mask where
+/// there is one, which comes with the sampling.
+fn sample(
+    cuda: &mut Cuda,
+    decoder: &mut Decoder,
+    inputs: &StepInputs,
+    wants: &[SamplingParams],
+    mask: Option<&[u32]>,
+) -> Sampled {
     let key = StepKey::Decode { bucket: inputs.num_seqs() as u32 };
-    let logits = cuda.step(key, inputs, &mut |b| decoder.logits(b)).unwrap();
-    let (tokens, position, prompt_len, counts, mask, known) = (&[1, 1][..], inputs.positions[0], 1, None, None, None);
-    let row = |(logits, params)| Row { logits, params, position, tokens, prompt_len, counts, mask, known };
+    let (position, prompt_len, tokens) = (inputs.positions[0], 1, &[1, 1][..]);
+    let row = |(logits, params)| Row { position, tokens, prompt_len, ..Row::alone(logits, params) };
     let (mut rows, mut sampled): (Vec<_>, _) = (wants.iter().enumerate().map(row).collect(), Sampled::default());
+    rows[wants.len() - 1].mask = mask.and(Some(&[]));
+    let logits = cuda.step(key, inputs, &rows, &mut |b| decoder.logits(b)).unwrap();
+    rows[wants.len() - 1].mask = mask;
     cuda.sample(&logits, &mut rows, &mut sampled).unwrap();
     sampled
 }
 
 #[test]
-fn a_step_that_is_replayed_waits_once_and_allocates_nothing() {
-    let name = "a_step_that_is_replayed_waits_once_and_allocates_nothing";
-    let (_turn, (format, of_layer)) = (alone(), LAUNCHES[0]);
+fn a_step_that_is_replayed_uploads_and_waits_once_and_allocates_nothing() {
+    let name = "a_step_that_is_replayed_uploads_and_waits_once_and_allocates_nothing";
+    let _turn = alone();
     let mut cuda = match Cuda::new(0) {
         Ok(cuda) => cuda,
         Err(error) => return testkit::skip(name, &error.to_string()),
     };
-    let mut decoder = Decoder::new(&mut cuda, format, 256);
+    let mut decoder = Decoder::new(&mut cuda, HELD[1], 256);
     let wants = sampling(3);
     let step = |position| {
         let mut inputs = step(3, position);
@@ -259,19 +278,20 @@ fn a_step_that_is_replayed_waits_once_and_allocates_nothing() {
         inputs.pad(4);
         inputs
     };
-    cuda.step(StepKey::Plan, &step(250), &mut |b| decoder.logits(b)).unwrap();
+    cuda.step(StepKey::Plan, &step(250), &[], &mut |b| decoder.logits(b)).unwrap();
     // Launched, recorded, and replayed.
     for position in 30..33 {
-        sample(&mut cuda, &mut decoder, &step(position), &wants);
+        sample(&mut cuda, &mut decoder, &step(position), &wants, None);
     }
-    for position in 33..36 {
+    // A mask comes in a copy of its own.
+    for (position, mask, uploads) in [(33, None, 1), (34, Some(&[1, 0][..]), 2), (35, None, 1)] {
         let before = counts();
-        let sampled = sample(&mut cuda, &mut decoder, &step(position), &wants);
+        let sampled = sample(&mut cuda, &mut decoder, &step(position), &wants, mask);
         let (Some(before), Some(after)) = (before, counts()) else {
             return testkit::skip(name, "this driver counts no launches");
         };
-        let launches = of_layer + BESIDE;
-        let expected = Counts { launches, replays: 2, waits: 1, uploads: 2, downloads: 1, allocations: 0 };
+        let launches = OF_LAYER + BESIDE;
+        let expected = Counts { launches, replays: 2, waits: 1, uploads, downloads: 1, allocations: 0 };
         assert_eq!(after.since(before), expected, "position {position}");
         assert_eq!(sampled.rows.len(), 3);
     }

@@ -188,6 +188,7 @@ fn memory_runs_out_at_the_start_or_never() {
         let number = u32::midpoint(fails, works);
         *if starts(&number) { &mut works } else { &mut fails } = number;
     }
+    refuses(failing(fails), "; a step's workspace shrinks with --max-num-batched-tokens and --max-num-seqs");
     let server = Server::start(failing(works));
     let prompts: Vec<Value> = (0..8).map(|idx| json!(vec![idx + 5; 1 + 60 * idx])).collect();
     let answers = server.complete_all(&prompts);
@@ -228,7 +229,11 @@ fn starts_that_cannot_be_are_one_sentence() {
             &[("TOKENMILL_EMU_MEMORY", "65536")],
             "the weights take at least 0.3 MiB, and 0.1 MiB are free: --quantization fp8",
         ),
-        (&[("TOKENMILL_EMU_FAIL", "alloc:2")], "more are wanted"),
+        (
+            &[("TOKENMILL_EMU_FAIL", "alloc:2")],
+            "MiB free and 1 more are wanted; that was after 0 MiB of weights, with more to come: --quantization fp8 or int4 makes \
+             them smaller, and nvidia-smi shows what else holds memory",
+        ),
         (&[("TOKENMILL_EMU_NO_DEVICE", "1")], "CUDA_VISIBLE_DEVICES not empty?; --device cpu does without"),
         (
             &[("TOKENMILL_EMU_CAPABILITY", "7.5")],

@@ -176,9 +176,12 @@ impl<B: Backend> ModelRunner<B> {
     }
 
     fn forward(&mut self) -> Result<B::Buf, DeviceError> {
-        let key = self.key();
+        let (key, masks) = (self.key(), Masks::default());
+        let rows = sample_rows(std::mem::take(&mut self.sample_rows), &self.batch.wanted, &self.rows, &masks);
         let (model, caches) = (&self.model, &mut self.caches);
-        self.backend.step(key, &self.batch.inputs, &mut |b| model.forward(b, caches))
+        let logits = self.backend.step(key, &self.batch.inputs, &rows, &mut |b| model.forward(b, caches));
+        self.sample_rows = recycle(rows);
+        logits
     }
 
     /// What the step is run as; one that decodes is filled up to its bucket.
@@ -244,12 +247,9 @@ impl<B: Backend> Executor for ModelRunner<B> {
         check_masks(masks, masked).map_err(ExecutorError::Refused)?;
         if let Some(logits) = self.logits.take() {
             self.sampled.clear();
-            let mut sample_rows = std::mem::take(&mut self.sample_rows);
-            for wanted in &self.batch.wanted {
-                push_sample_rows(&mut sample_rows, wanted, &self.rows, masks);
-            }
-            let done = self.backend.sample(&logits, &mut sample_rows, &mut self.sampled);
-            self.sample_rows = recycle(sample_rows);
+            let mut rows = sample_rows(std::mem::take(&mut self.sample_rows), &self.batch.wanted, &self.rows, masks);
+            let done = self.backend.sample(&logits, &mut rows, &mut self.sampled);
+            self.sample_rows = recycle(rows);
             done.map_err(executor_error)?;
             self.record();
         }
@@ -278,6 +278,17 @@ impl<B: Backend> Executor for ModelRunner<B> {
     }
 }
 
+/// The rows of a step; a mask that has not arrived yet allows nothing. Takes and gives back a vector for its memory.
+fn sample_rows<'a>(
+    mut out: Vec<SampleRow<'a>>,
+    wanted: &[Wanted],
+    rows: &'a Rows,
+    masks: &'a Masks,
+) -> Vec<SampleRow<'a>> {
+    wanted.iter().for_each(|wanted| push_sample_rows(&mut out, wanted, rows, masks));
+    out
+}
+
 fn push_sample_rows<'a>(out: &mut Vec<SampleRow<'a>>, wanted: &Wanted, rows: &'a Rows, masks: &'a Masks) {
     let row = rows.get(wanted.row);
     let params = row.sampling.as_deref().expect("a row that ran has sampling parameters");
@@ -296,15 +307,15 @@ fn push_sample_rows<'a>(out: &mut Vec<SampleRow<'a>>, wanted: &Wanted, rows: &'a
         out.push(SampleRow { known, ..sample_row(wanted.first_logits + idx, (wanted.first_known + idx) as u32) });
     }
     if let Some(position) = wanted.sample {
-        let mask = mask_of(masks, wanted.row);
+        let mask = wanted.masked.then(|| mask_of(masks, wanted.row));
         out.push(SampleRow { mask, ..sample_row(wanted.first_logits + wanted.num_known, position) });
     }
 }
 
-fn mask_of(masks: &Masks, row: RowId) -> Option<&[u32]> {
-    let idx = masks.rows.iter().position(|&masked| masked == row)?;
+fn mask_of(masks: &Masks, row: RowId) -> &[u32] {
     let words = masks.words_per_row as usize;
-    Some(&masks.bits[idx * words..(idx + 1) * words])
+    let idx = masks.rows.iter().position(|&masked| masked == row);
+    idx.map_or(&[], |idx| &masks.bits[idx * words..(idx + 1) * words])
 }
 
 /// The memory of a vector of borrowed rows, for the next step. (Collecting an emptied vector keeps its allocation.)

@@ -18,7 +18,7 @@ pub(crate) fn plan_workspace<B: Backend>(
     let tokens = options.max_num_batched_tokens as usize;
     let seqs = max_logit_rows(options) as usize;
     for inputs in [step(1, tokens, seqs, caches.len(), blocks), step(seqs, 1, seqs, caches.len(), blocks)] {
-        drop(backend.step(StepKey::Plan, &inputs, &mut |b| model.forward(b, caches))?);
+        drop(backend.step(StepKey::Plan, &inputs, &[], &mut |b| model.forward(b, caches))?);
     }
     Ok(())
 }

@@ -18,10 +18,12 @@ pub enum Encoding {
     E4m3Token,
     /// FP8 with one scale a row and 128 columns.
     E4m3G128,
+    /// Beside `Bf16`: the largest magnitude of each row, for a matmul that makes `E4m3Token` of it by itself.
+    Bf16Peaks,
 }
 
 impl Encoding {
-    pub const COUNT: usize = 8;
+    pub const COUNT: usize = 9;
 
     pub const ALL: [Encoding; Self::COUNT] = [
         Self::F32,
@@ -32,12 +34,13 @@ impl Encoding {
         Self::Int16G32,
         Self::E4m3Token,
         Self::E4m3G128,
+        Self::Bf16Peaks,
     ];
 }
 
 /// A set of encodings: what a matmul eats, and so what the op before it emits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ActSet(u8);
+pub struct ActSet(u16);
 
 impl ActSet {
     pub const EMPTY: ActSet = ActSet(0);
@@ -76,11 +79,14 @@ impl<B: Backend> Act<B> {
         self
     }
 
+    /// What the producer emitted as `encoding`, if it did.
+    pub fn find(&self, encoding: Encoding) -> Option<&B::Buf> {
+        self.encoded[encoding as usize].as_ref()
+    }
+
     /// # Panics
     /// If the producer was not asked for this encoding: `Backend::wants` and the call that emitted disagree.
     pub fn get(&self, encoding: Encoding) -> &B::Buf {
-        self.encoded[encoding as usize]
-            .as_ref()
-            .unwrap_or_else(|| panic!("activations were not emitted as {encoding:?}"))
+        self.find(encoding).unwrap_or_else(|| panic!("activations were not emitted as {encoding:?}"))
     }
 }

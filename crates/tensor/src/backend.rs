@@ -44,7 +44,9 @@ pub trait Backend: Sized + 'static {
 
     // ---- a step
 
-    /// Runs `body`, which enqueues one forward and returns the logits buffer `[R, V]`, over `inputs`.
+    /// Runs `body`, which enqueues one forward and returns the logits buffer `[R, V]`, over `inputs`. `rows` are those that
+    /// [`Backend::sample`] will be given, so that a backend can bring them up with the inputs; of their masks it only matters which
+    /// rows have one.
     ///
     /// `body` depends on `key` only: a backend may record it once per key and then replay the record without calling
     /// it. Under [`StepKey::Plan`] nothing is computed, but the workspace may grow to what the step would take.
@@ -52,6 +54,7 @@ pub trait Backend: Sized + 'static {
         &mut self,
         key: StepKey,
         inputs: &StepInputs,
+        rows: &[Row<'_>],
         body: &mut dyn FnMut(&mut Self) -> Self::Buf,
     ) -> Result<Self::Buf, DeviceError>;
 
@@ -130,8 +133,8 @@ pub trait Backend: Sized + 'static {
     /// The rows of `x` that `StepInputs::logit_tokens` names: `[R, E]`.
     fn gather(&mut self, x: &Self::Buf) -> Self::Buf;
 
-    /// Picks tokens from `logits [R, V]`. Row `i` of `rows` reads the logits row `rows[i].logits`; logits may be
-    /// overwritten. Appends one result per row to `out`.
+    /// Picks tokens from `logits [R, V]` for the rows that the step was given, which have their masks now. Row `i` of `rows` reads
+    /// the logits row `rows[i].logits`; logits may be overwritten. Appends one result per row to `out`.
     fn sample(&mut self, logits: &Self::Buf, rows: &mut [Row<'_>], out: &mut Sampled) -> Result<(), DeviceError>;
 
     /// Copies whole blocks `(from, to)` in all layers.

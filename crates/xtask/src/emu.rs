@@ -87,13 +87,15 @@ impl Build {
         }
     }
 
-    /// Options without which the sanitizer misreads stacks that switch, goes on after its first report, or watches a host
-    /// that is not compiled for it.
+    /// Options without which the sanitizer misreads stacks that switch, goes on after its first report, watches a host that is not
+    /// compiled for it, or sleeps for a second whenever a process ends.
     fn options(self) -> Option<(&'static str, &'static str)> {
         match self.sanitizer {
             None => None,
             Some(Sanitizer::Address) => Some(("ASAN_OPTIONS", "detect_stack_use_after_return=0:detect_leaks=0")),
-            Some(Sanitizer::Thread) => Some(("TSAN_OPTIONS", "halt_on_error=1:ignore_noninstrumented_modules=1")),
+            Some(Sanitizer::Thread) => {
+                Some(("TSAN_OPTIONS", "halt_on_error=1:ignore_noninstrumented_modules=1:atexit_sleep_ms=0"))
+            }
         }
     }
 

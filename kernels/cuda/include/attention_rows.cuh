@@ -3,6 +3,7 @@
 
 #include "kv_fragments.cuh"
 #include "rope_head.cuh"
+#include "row_peaks.cuh"
 
 constexpr int SPAN = 256;  // positions that are reduced alone
 constexpr float LOG2_E = 1.4426950408889634f;
@@ -16,6 +17,7 @@ struct Attention {
   const uint32_t* cu_seqlens;  // [sequences + 1]: tokens before each
   const uint32_t* cu_spans;    // and spans up to each one's last position
   const uint32_t* block_tables;
+  uint32_t* peaks;  // of the tokens' rows, where they are few and wanted: row_peaks.cuh
   int sequences, stride;
   int few;        // sequences of up to so many tokens are attend_span's, the others attend's
   int window;     // tokens visible, itself included
@@ -189,9 +191,13 @@ __device__ __forceinline__ void put_rows(const Attention& p, const Work<ROWS>& w
     const size_t head = work.head(p, row);
     const float factor = normalizer(p, head % p.rope.num_heads, total.max[half], total.sum[half]);
     uint32_t* out = reinterpret_cast<uint32_t*>(p.out + head * D);
+    uint32_t largest = 0;
     Fragments<Kv, D>::pairs(total.values, half, [&](int column, float a, float b) {
-      out[column / 2] = pack_bf16(__fmul_rn(a, factor), __fmul_rn(b, factor));
+      const uint32_t pair = pack_bf16(__fmul_rn(a, factor), __fmul_rn(b, factor));
+      out[column / 2] = pair;
+      largest = max(largest, pair_magnitude(pair));
     });
+    if (p.peaks != nullptr) raise_peak(p.peaks, head, work.token(row), largest);
   });
 }
 

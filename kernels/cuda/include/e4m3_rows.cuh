@@ -18,17 +18,17 @@ template <class Value, class RowMax>
 __device__ __forceinline__ void write_e4m3(const E4m3Rows& to, int cols, const Value& value, const RowMax& row_max) {
   uint32_t* codes = reinterpret_cast<uint32_t*>(to.codes + static_cast<size_t>(blockIdx.x) * cols);
   if (to.stride == 0) {
-    const float scale = e4m3_scale(row_max());
-    for (int at = threadIdx.x; at < cols / 4; at += blockDim.x) codes[at] = pack_e4m3(value(at), scale);
-    if (threadIdx.x == 0) to.scales[blockIdx.x] = scale;
+    const Divisor by(e4m3_scale(row_max()));
+    for (int at = threadIdx.x; at < cols / 4; at += blockDim.x) codes[at] = pack_e4m3(value(at), by);
+    if (threadIdx.x == 0) to.scales[blockIdx.x] = by.scale;
     return;
   }
   for (int group = threadIdx.x / 32; group * E4M3_GROUP < cols; group += blockDim.x / 32) {
     const int at = group * 32 + threadIdx.x % 32;
     const bool inside = at < cols / 4;
     const float4 v = inside ? value(at) : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-    const float scale = e4m3_scale(__uint_as_float(warp_max(magnitude(v))));
-    if (inside) codes[at] = pack_e4m3(v, scale);
-    if (threadIdx.x % 32 == 0) to.scales[static_cast<size_t>(group) * to.stride + blockIdx.x] = scale;
+    const Divisor by(e4m3_scale(__uint_as_float(warp_max(magnitude(v)))));
+    if (inside) codes[at] = pack_e4m3(v, by);
+    if (threadIdx.x % 32 == 0) to.scales[static_cast<size_t>(group) * to.stride + blockIdx.x] = by.scale;
   }
 }

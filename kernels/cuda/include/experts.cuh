@@ -20,5 +20,6 @@ __device__ __forceinline__ bool choose_expert(const Experts& p, Gemm& own) {
   own.w = static_cast<const unsigned char*>(p.gemm.w) + tile.x * p.w_bytes;
   own.meta = static_cast<const unsigned char*>(p.gemm.meta) + tile.x * p.meta_bytes;
   own.m = static_cast<int>(tile.y);
+  own.bias = nullptr, own.peaks = nullptr;  // which the host's are too, but compilers do not know
   return tile.y != 0;
 }

@@ -51,7 +51,7 @@ __device__ __forceinline__ void nibbles(uint32_t word, int half, uint32_t bias, 
 }
 
 template <template <class> class Kind, int ROWS>
-struct Coded {
+struct Coded : AsGiven {
   using L = Layout<ROWS>;
   using Codec = Kind<L>;
   static constexpr int TM = ROWS, STAGES = Codec::STAGES;

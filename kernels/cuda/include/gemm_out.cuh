@@ -13,6 +13,7 @@
 #pragma once
 
 #include "gemm_tile.cuh"
+#include "row_peaks.cuh"
 
 // What all matmuls take; `w` and `meta` as the weight's kind has them.
 struct Gemm {
@@ -27,6 +28,7 @@ struct Gemm {
   int splits;          // of K, and where their sums meet: gemm_pipeline.cuh
   float* partials;     // null where a block takes all splits
   unsigned* arrived;
+  uint32_t* peaks;     // of a gated unit's rows, where they are few and wanted: row_peaks.cuh
 };
 
 // The tile that a block of the grid (outputs, rows) takes. Bands of `BAND` tiles of rows are walked down their columns: the 132 blocks at work on
@@ -89,6 +91,7 @@ __device__ __forceinline__ void finish(const Gemm& p, const Layout<TM>& at, cons
 #pragma unroll
     for (int half = 0; half < 2; half++) {
       const int y_row = at.first_row + at.row + m * 16 + half * 8 + lane / 4;
+      uint32_t largest = 0;
 #pragma unroll
       for (int n = 0; n < Layout<TM>::NT; n++) {
         const int y_column = at.first_output + at.column + n * 8 + lane % 4 * 2;
@@ -100,9 +103,12 @@ __device__ __forceinline__ void finish(const Gemm& p, const Layout<TM>& at, cons
           const float a = activated(own[0], p.activation) * up[0], b = activated(own[1], p.activation) * up[1];
           const int pair = (at.first_output + at.column + n * 8) / 2 + lane % 4 * 2;
           uint32_t* y = reinterpret_cast<uint32_t*>(static_cast<__nv_bfloat16*>(p.y) + static_cast<size_t>(y_row) * (p.n / 2) + pair);
-          *y = pack_bf16(a, b);
+          const uint32_t units = pack_bf16(a, b);
+          *y = units;
+          largest = max(largest, pair_magnitude(units));
         }
       }
+      if (OUT == Out::Glu && TM == PEAK_ROWS && p.peaks != nullptr) raise_peak(p.peaks, blockIdx.x, y_row, largest);
     }
   }
 }

@@ -5,6 +5,7 @@
 //   steps                             stages that K takes
 //   load_x(slot, step)                asks for a step's activations, into a slot of the ring
 //   load_w(slot, step, is_first)      asks for its weights; the block's first step has none before it
+//   landed(slot)                      what a thread makes of its own copies of a slot, before others see them
 //   multiply(sums, slot, step)        adds a step's products
 //
 //   splits    K is cut into p.splits even runs of steps, a number that the host derives from the weight's shape alone. Each run is
@@ -16,6 +17,11 @@
 
 #include "gemm_out.cuh"
 #include "last_block.cuh"
+
+// A `Work` that multiplies what it is given.
+struct AsGiven {
+  __device__ __forceinline__ void landed(int) const {}
+};
 
 // The first step of a split.
 __device__ __forceinline__ int split_start(const Gemm& p, int steps, int split) { return split * steps / p.splits; }
@@ -67,6 +73,7 @@ __device__ __forceinline__ void gemm(const Gemm& p, Work& work, unsigned char* r
   Sums<L::MT, L::NT> sums, total;
   for (int step = first; step < end; step++) {
     cp_async_wait<STAGES - 2>();
+    work.landed((step - first) % STAGES);
     __syncthreads();
     load_w(step + STAGES - 1);
     load_x(step + STAGES - 1);

@@ -245,8 +245,10 @@ __device__ __forceinline__ void merge_records(const Attention& p, const Work<ROW
     }
     const float factor = normalizer(p, head % p.rope.num_heads, max, sum);
     uint2* out = reinterpret_cast<uint2*>(p.out + head * D + column);
-    *out = make_uint2(pack_bf16(__fmul_rn(total.x, factor), __fmul_rn(total.y, factor)),
-                      pack_bf16(__fmul_rn(total.z, factor), __fmul_rn(total.w, factor)));
+    const uint2 four = make_uint2(pack_bf16(__fmul_rn(total.x, factor), __fmul_rn(total.y, factor)),
+                                  pack_bf16(__fmul_rn(total.z, factor), __fmul_rn(total.w, factor)));
+    *out = four;
+    if (p.peaks != nullptr) raise_peak(p.peaks, head, work.token(row), ::max(pair_magnitude(four.x), pair_magnitude(four.y)));
   }
 }
 

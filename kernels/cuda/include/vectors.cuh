@@ -1,4 +1,4 @@
-// Sums over a warp and a block in one written order, and bf16 pairs.
+// Sums over a warp and a block in one written order, and bf16 in words.
 #pragma once
 
 #include "ptx.cuh"
@@ -19,6 +19,13 @@ __device__ __forceinline__ float block_sum(float x, float* scratch) {
   if (lane == 0) scratch[warp] = x;
   __syncthreads();
   return warp_sum(lane < static_cast<int>(blockDim.x / 32) ? scratch[lane] : 0.0f);
+}
+
+// Four bf16 as floats, the first in the low half of `first`.
+__device__ __forceinline__ float4 unpack_bf16(uint32_t first, uint32_t second) {
+  const float2 low = __bfloat1622float2(bit_cast_<__nv_bfloat162>(first));
+  const float2 high = __bfloat1622float2(bit_cast_<__nv_bfloat162>(second));
+  return make_float4(low.x, low.y, high.x, high.y);
 }
 
 // Two floats as bf16, the first in the low half.

@@ -4,12 +4,15 @@ use tensor::{Act, ActSet, Encoding};
 
 use super::device::Address;
 use super::params::{E4m3Rows, Quantize};
-use super::{Buf, Cuda, int};
+use super::{Buf, Cuda, gemm, int};
 
 /// Columns under one scale of [`Encoding::E4m3G128`].
 pub(super) const GROUP: usize = 128;
 /// What the kernels write of one kind beside bf16.
 const E4M3: [Encoding; 2] = [Encoding::E4m3Token, Encoding::E4m3G128];
+
+/// As `row_peaks.cuh` has them: words of 16 rows, eight times.
+const PEAKS_BYTES: usize = 16 * 8 * 4;
 
 /// Scales a row of scales: one a token, in whole chunks of 16 bytes.
 fn stride(rows: usize) -> usize {
@@ -57,9 +60,34 @@ pub(super) fn e4m3_of(set: ActSet) -> impl Iterator<Item = Encoding> {
 
 impl Cuda {
     /// Memory for activations in every encoding of `set`.
-    pub(super) fn activations(&self, rows: usize, cols: usize, set: ActSet) -> Act<Self> {
-        let encoded = |act: Act<Self>, encoding| act.with(encoding, self.arena.alloc(bytes(encoding, rows, cols)));
-        set.iter().fold(Act::new(rows, cols), encoded)
+    pub(super) fn activations(&mut self, rows: usize, cols: usize, set: ActSet) -> Act<Self> {
+        set.iter().fold(Act::new(rows, cols), |act, encoding| {
+            let buf = match encoding {
+                Encoding::Bf16Peaks => self.peaks.take().expect("`by_parts` chooses peaks where there are any"),
+                _ => self.arena.alloc(bytes(encoding, rows, cols)),
+            };
+            act.with(encoding, buf)
+        })
+    }
+
+    /// Where the next norm leaves zeros to be raised to the peaks of so many rows; null where nobody asks for those.
+    pub(super) fn zeroed_peaks(&mut self, rows: usize) -> Address {
+        if !self.planning && !gemm::makes_codes(rows) {
+            return 0;
+        }
+        self.peaks.get_or_insert_with(|| self.arena.alloc(PEAKS_BYTES)).address()
+    }
+
+    /// What an op that sees only parts of rows emits where `set` is wanted: bf16 in place of codes that the matmul after it makes by itself,
+    /// with peaks where those codes have a scale a row. For peaks it takes a norm since the last op that emitted some.
+    pub(super) fn by_parts(&self, rows: usize, set: ActSet) -> ActSet {
+        let bf16 = ActSet::of(Encoding::Bf16);
+        let chosen = |encoding| match encoding {
+            Encoding::E4m3G128 => bf16,
+            Encoding::E4m3Token if self.peaks.is_some() => bf16.union(ActSet::of(Encoding::Bf16Peaks)),
+            other => ActSet::of(other),
+        };
+        if gemm::makes_codes(rows) { set.iter().map(chosen).fold(ActSet::EMPTY, ActSet::union) } else { set }
     }
 
     /// Where an op that sees only parts of a row writes bf16: the activations' own, or memory for [`Cuda::quantize`].

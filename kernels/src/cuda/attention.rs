@@ -2,7 +2,7 @@
 //!
 //! Where every sequence has one token, one launch does all of it. Else rotation has a launch of its own.
 
-use tensor::{Act, ActSet, AttnSpec, Backend, NormSpec, QkvSpec};
+use tensor::{Act, ActSet, AttnSpec, Backend, Encoding, NormSpec, QkvSpec};
 
 use super::cache::{Cache, Element};
 use super::checks::Check;
@@ -201,6 +201,7 @@ impl Cuda {
     fn launch_attention(&mut self, rope: RopeWrite, spec: &AttnSpec<Self>, cache: &Cache, emit: ActSet) -> Act<Self> {
         check_heads(&cache.spec, spec.num_heads, spec.num_kv_heads, spec.head_dim);
         let (tokens, heads, block) = (self.shape.tokens, spec.num_heads, Block::of(cache.element, spec.head_dim));
+        let emit = self.by_parts(tokens, emit);
         let act = self.activations(tokens, heads * spec.head_dim, emit);
         let out = self.bf16(&act, emit);
         let Cut { few, tiles, spans } = Cut::of(&self.shape, heads / spec.num_kv_heads, block.rows);
@@ -219,6 +220,7 @@ impl Cuda {
             cu_seqlens: self.uploaded.cu_seqlens,
             cu_spans: self.uploaded.cu_spans,
             block_tables: self.uploaded.group(cache.spec.group).block_tables,
+            peaks: address(act.find(Encoding::Bf16Peaks)),
             sequences: int(self.shape.seqs),
             stride: int(self.shape.stride),
             few: int(few),

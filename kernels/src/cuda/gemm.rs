@@ -3,6 +3,7 @@
 use tensor::{Act, Activation, Encoding};
 
 use super::act::e4m3;
+use super::device::Address;
 use super::params::{Fp8, Gemm, Permute, Scales};
 use super::weight::{Kind, Scaling, Weight};
 use super::{Buf, Cuda, address, int};
@@ -39,7 +40,11 @@ pub(super) const MAX_SPLIT_TILES: usize = SMS * BLOCKS_PER_SM / 2;
 pub(super) enum Out {
     Store,
     Add,
-    Glu,
+    /// Units gated by `f`, and their rows' peaks unless that is null.
+    Glu {
+        f: Activation,
+        peaks: Address,
+    },
 }
 
 /// The kernels of one kind of weight: names by what becomes of the sums and by tile, those of experts in a second table; stages of the ring
@@ -79,9 +84,13 @@ pub(super) fn experts_kernel(kind: Kind, is_glu: bool, size: usize) -> (&'static
 }
 
 impl Kernels {
-    /// Inputs of FP8 carry their scales into each stage.
+    /// Inputs of FP8 carry their scales into each stage; of the smallest tile they may be of bf16 in place of codes.
     fn shared_bytes(&self, kind: Kind, size: usize) -> usize {
-        let row_bytes = TILE_K * 2 + if matches!(kind, Kind::Fp8(_)) { 4 } else { 0 };
+        let row_bytes = match kind {
+            Kind::Fp8(_) if size == 0 => TILE_K * 4,
+            Kind::Fp8(_) => TILE_K * 2 + 4,
+            _ => TILE_K * 2,
+        };
         let Tile { rows, outputs, .. } = TILES[size];
         self.stages[size.min(1)] * (rows * row_bytes + outputs * self.output_bytes)
     }
@@ -130,12 +139,17 @@ fn tile_size(rows: usize, outputs: usize, sms: usize) -> usize {
     }
 }
 
+/// Whether matmuls of so many rows make codes of bf16 by themselves, which those of the smallest tile do: `gemm_fp8.cu` says why.
+pub(super) fn makes_codes(rows: usize) -> bool {
+    rows <= TILES[0].rows
+}
+
 impl Cuda {
     /// `y = a w^T`, and what `out` makes of it.
-    pub(super) fn gemm(&mut self, out: Out, a: &Act<Self>, w: &Weight, bias: Option<&Buf>, y: &Buf, f: Activation) {
+    pub(super) fn gemm(&mut self, out: Out, a: &Act<Self>, w: &Weight, bias: Option<&Buf>, y: &Buf) {
         assert_eq!(a.cols, w.cols, "the input has {} columns, the weight wants {}", a.cols, w.cols);
         assert!(bias.is_none_or(|bias| bias.len() == w.rows), "a bias has one value an output");
-        if self.multiply_by_library(out, a, w, bias, y, f) {
+        if self.multiply_by_library(out, a, w, bias, y) {
             return;
         }
         // Few rows leave most SMs idle unless each split has a block of its own; many rows fill them.
@@ -147,9 +161,14 @@ impl Cuda {
         if self.planning {
             return;
         }
-        let kernels = kernels_of(w.kind);
+        let (kernels, x) = (kernels_of(w.kind), input(a, w.kind));
+        let (which, f, peaks) = match out {
+            Out::Store => (0, Activation::Silu, 0),
+            Out::Add => (1, Activation::Silu, 0),
+            Out::Glu { f, peaks } => (2, f, peaks),
+        };
         let params = Gemm {
-            x: ordered.as_ref().unwrap_or(a.get(encoding(w.kind))).address(),
+            x: ordered.as_ref().unwrap_or(x).address(),
             w: w.data.address(),
             meta: address(w.meta.as_ref()),
             bias: address(bias),
@@ -162,11 +181,12 @@ impl Cuda {
             splits: int(w.splits),
             partials: address(partials.as_ref()),
             arrived: self.arrived.address(),
+            peaks,
         };
         let splits = if is_shared { w.splits } else { 1 };
         let grid = [w.rows.div_ceil(tile.outputs), a.rows.div_ceil(tile.rows), splits];
         let shared = kernels.shared_bytes(w.kind, size);
-        let name = kernels.names[out as usize][size];
+        let name = kernels.names[which][size];
         match w.kind {
             Kind::Fp8(scaling) => {
                 self.launch(
@@ -202,11 +222,25 @@ pub(super) fn encoding(kind: Kind) -> Encoding {
     }
 }
 
-/// Where the scales of `a` lie, and how those of a weight of so many rows.
+/// The same as it was emitted: so, or in bf16.
+fn input(a: &Act<Cuda>, kind: Kind) -> &Buf {
+    a.find(encoding(kind)).unwrap_or_else(|| a.get(Encoding::Bf16))
+}
+
+/// Where the scales of `a` lie, or what they are made of, and how those of a weight of so many rows lie.
 pub(super) fn scales(a: &Act<Cuda>, rows: usize, scaling: Scaling) -> Scales {
-    let x = e4m3(a, scaling.encoding());
+    let encoding = scaling.encoding();
     let w_stride = if scaling.by_group { int(scaling.stride(rows)) } else { 0 };
-    Scales { x: x.scales, x_stride: x.stride, w_stride, w_shift: int(scaling.shift as usize) }
+    let weights = Scales { x: 0, peaks: 0, x_stride: 0, w_stride, w_shift: int(scaling.shift as usize) };
+    if a.find(encoding).is_some() {
+        let x = e4m3(a, encoding);
+        return Scales { x: x.scales, x_stride: x.stride, ..weights };
+    }
+    assert!(makes_codes(a.rows), "activations were not emitted as {encoding:?}");
+    match encoding {
+        Encoding::E4m3Token => Scales { peaks: a.get(Encoding::Bf16Peaks).address(), ..weights },
+        _ => weights,
+    }
 }
 
 #[cfg(test)]

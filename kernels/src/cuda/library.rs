@@ -31,24 +31,23 @@ impl Cuda {
         w: &Weight,
         bias: Option<&Buf>,
         y: &Buf,
-        f: Activation,
     ) -> bool {
         if self.library.is_none() || a.rows <= OWN_ROWS || bias.is_some() || operands(w).is_none() {
             return false;
         }
-        let is_glu = matches!(out, Out::Glu);
-        let pairs = is_glu.then(|| self.arena.alloc(a.rows * w.rows * 2));
+        let gate = if let Out::Glu { f, .. } = out { Some(f) } else { None };
+        let pairs = gate.map(|f| (f, self.arena.alloc(a.rows * w.rows * 2)));
         if !self.launches() {
             return false;
         }
-        let product = product(out, a, w, pairs.as_ref().unwrap_or(y));
+        let product = product(out, a, w, pairs.as_ref().map_or(y, |(_, pairs)| pairs));
         let library = self.library.as_ref().expect("just looked");
         match library.multiply(&product) {
             Ok(false) => return false,
             Ok(true) => {}
             Err(error) => self.failed = Some(error),
         }
-        if let Some(pairs) = pairs {
+        if let Some((f, pairs)) = pairs {
             let (units, activation) = (w.rows / 2, i32::from(f == Activation::GeluTanh));
             let params = Glu { x: pairs.address(), y: y.address(), units: int(units), activation };
             self.launch("glu_rows", [a.rows, units.div_ceil(GLU_THREADS * GLU_UNITS), 1], GLU_THREADS, 0, &params);
@@ -73,7 +72,7 @@ fn product(out: Out, a: &Act<Cuda>, w: &Weight, y: &Buf) -> Product {
     let encoding = encoding(w.kind);
     Product {
         operands,
-        result: if matches!(out, Out::Glu) { Number::Bf16 } else { Number::F32 },
+        result: if matches!(out, Out::Glu { .. }) { Number::Bf16 } else { Number::F32 },
         rows: a.rows,
         outputs: w.rows,
         inputs: w.cols,

@@ -88,6 +88,8 @@ pub struct Cuda {
     loader: Option<Loader>,
     /// Counters of the blocks that share a matmul's tile: zero between kernels.
     arrived: Buf,
+    /// Zeros that a norm of this step has left, for the next op that counts its rows' largest magnitudes.
+    peaks: Option<Buf>,
     sampler: Sampler,
     metered: Option<Metered>,
 }
@@ -117,6 +119,7 @@ impl Cuda {
             library: None,
             loader: None,
             arrived: Buf::resident(arrived),
+            peaks: None,
             sampler: Sampler::default(),
             metered: None,
         })
@@ -251,9 +254,10 @@ impl Backend for Cuda {
         &mut self,
         key: StepKey,
         inputs: &StepInputs,
+        rows: &[Row<'_>],
         body: &mut dyn FnMut(&mut Self) -> Buf,
     ) -> Result<Buf, DeviceError> {
-        self.run_step(key, inputs, body)
+        self.run_step(key, inputs, rows, body)
     }
 
     fn decode_bucket(&self, num_seqs: usize) -> Option<u32> {
@@ -271,15 +275,17 @@ impl Backend for Cuda {
     fn norm(&mut self, x: &Buf, spec: &NormSpec<Self>, emit: ActSet) -> Act<Self> {
         let rows = x.len() / spec.size;
         let act = self.activations(rows, spec.size, emit);
+        let peaks = self.zeroed_peaks(rows);
         if !self.planning {
             assert!(spec.size.is_multiple_of(4), "rows are read four columns at a time");
             let y = if emit.contains(Encoding::Bf16) { act.get(Encoding::Bf16).address() } else { 0 };
             let mut codes = act::e4m3_of(emit).map(|encoding| act::e4m3(&act, encoding));
             let first = codes.next().unwrap_or(E4m3Rows::NONE);
             let (x, gain, cols, eps) = (x.address(), spec.gain.address(), int(spec.size), spec.eps);
-            self.launch("rms_norm", [rows, 1, 1], 256, 0, &Norm { x, gain, y, codes: first, cols, eps });
+            let params = Norm { x, gain, y, codes: first, peaks, cols, eps };
+            self.launch("rms_norm", [rows, 1, 1], 256, 0, &params);
             for codes in codes {
-                self.launch("rms_norm", [rows, 1, 1], 256, 0, &Norm { x, gain, y: 0, codes, cols, eps });
+                self.launch("rms_norm", [rows, 1, 1], 256, 0, &Norm { y: 0, codes, ..params });
             }
         }
         act
@@ -287,19 +293,20 @@ impl Backend for Cuda {
 
     fn linear(&mut self, a: &Act<Self>, w: &Weight, bias: Option<&Buf>) -> Buf {
         let out = self.floats(a.rows, w.rows);
-        self.gemm(Out::Store, a, w, bias, &out, Activation::Silu);
+        self.gemm(Out::Store, a, w, bias, &out);
         out
     }
 
     fn linear_add(&mut self, a: &Act<Self>, w: &Weight, bias: Option<&Buf>, onto: &Buf) {
         assert_eq!(onto.len(), a.rows * w.rows, "the sum has the output's shape");
-        self.gemm(Out::Add, a, w, bias, onto, Activation::Silu);
+        self.gemm(Out::Add, a, w, bias, onto);
     }
 
     fn linear_glu(&mut self, a: &Act<Self>, w: &Weight, f: Activation, emit: ActSet) -> Act<Self> {
+        let emit = self.by_parts(a.rows, emit);
         let act = self.activations(a.rows, w.rows / 2, emit);
         let out = self.bf16(&act, emit);
-        self.gemm(Out::Glu, a, w, None, &out, f);
+        self.gemm(Out::Glu { f, peaks: address(act.find(Encoding::Bf16Peaks)) }, a, w, None, &out);
         self.quantize(&out, &act, emit);
         act
     }
@@ -355,14 +362,12 @@ impl Backend for Cuda {
     }
 
     fn sample(&mut self, logits: &Buf, rows: &mut [Row<'_>], out: &mut Sampled) -> Result<(), DeviceError> {
+        self.check_rows(rows)?;
         let num_rows = self.shape.logit_rows;
         let vocab = logits.len().checked_div(num_rows).unwrap_or(0);
-        if !rows.is_sorted_by(|a, b| a.logits < b.logits) || rows.last().is_some_and(|row| row.logits >= num_rows) {
-            return Err(refused(format!("rows to sample must name ascending rows of the {num_rows} of the logits")));
-        }
         let first = out.rows.len();
         let logits = Logits { at: logits.address(), rows: num_rows, vocab };
-        self.sampler.run(&self.device, logits, self.replays, rows, out)?;
+        self.sampler.run(&self.device, &mut self.uploaded, logits, rows, out)?;
         for (row, sampled) in rows.iter().zip(&out.rows[first..]) {
             if row.known.is_none() && sampled.finite {
                 self.inputs.remember(row.logits, sampled.token);

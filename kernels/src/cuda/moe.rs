@@ -166,6 +166,7 @@ impl Cuda {
                 splits: 1,
                 partials: 0,
                 arrived: 0,
+                peaks: 0,
             },
             tiles: parts.tiles,
             w_bytes: (w.data.bytes() / w.experts) as u64,

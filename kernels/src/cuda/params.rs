@@ -22,7 +22,7 @@ params! {
     /// `e4m3_rows.cuh`
     E4m3Rows { codes: Address, scales: Address, stride: i32, }
     /// `norm.cu`
-    Norm { x: Address, gain: Address, y: Address, codes: E4m3Rows, cols: i32, eps: f32, }
+    Norm { x: Address, gain: Address, y: Address, codes: E4m3Rows, peaks: Address, cols: i32, eps: f32, }
     /// `quantize.cu`
     Quantize { x: Address, to: E4m3Rows, cols: i32, }
     /// `glu.cu`
@@ -74,11 +74,12 @@ params! {
         splits: i32,
         partials: Address,
         arrived: Address,
+        peaks: Address,
     }
     /// `permute.cu`
     Permute { x: Address, order: Address, y: Address, cols: i32, }
     /// `gemm_fp8.cu`
-    Scales { x: Address, x_stride: i32, w_stride: i32, w_shift: i32, }
+    Scales { x: Address, peaks: Address, x_stride: i32, w_stride: i32, w_shift: i32, }
     /// `gemm_fp8.cu`
     Fp8 { gemm: Gemm, scales: Scales, }
     /// `gemm_fp8.cu`
@@ -93,6 +94,7 @@ params! {
         cu_seqlens: Address,
         cu_spans: Address,
         block_tables: Address,
+        peaks: Address,
         sequences: i32,
         stride: i32,
         few: i32,

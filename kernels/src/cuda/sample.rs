@@ -1,7 +1,7 @@
-//! Sampling on the device: rows are described in one upload, two kernels at most pick their tokens (one where all are greedy), and
-//! one download brings back what they found. One more kernel runs where tokens are biased, penalized or out, and one where log
-//! probabilities are wanted. Where a step is replayed, so are these kernels, as a graph of their own: a grammar's mask may arrive
-//! after the forward was enqueued.
+//! Sampling on the device: rows are described behind the step's inputs, two kernels at most pick their tokens (one where all are
+//! greedy), and one download brings back what they found. One more kernel runs where tokens are biased, penalized or out, and one where
+//! log probabilities are wanted. Where a step is replayed, so are these kernels, as a graph of their own: a grammar's mask may arrive
+//! after the forward was enqueued, and then comes up by itself.
 //!
 //! The host samples, from a row that it downloads, what asks for more than the kernels do: more than 512 likeliest tokens or two biases
 //! of one token, and lists beyond what a step has room for.
@@ -15,10 +15,11 @@ use std::rc::Rc;
 use sampler::{Candidate, Judged, Row, Sampled, Scratch};
 use tensor::DeviceError;
 
-use super::device::{Address, Device};
+use super::device::{Address, Device, refused};
 use super::graphs::{Graphs, Known, Recorded};
 use super::params::SampleResult;
 use super::shape::bucket;
+use super::upload::Uploaded;
 use described::{Answer, Capacity, Described};
 use launches::Launches;
 use places::{Found, Places};
@@ -43,6 +44,8 @@ pub(super) struct Sampler {
     places: Option<Places>,
     graphs: Graphs<Launches, ()>,
     described: Described,
+    /// Whether the step's launches are recorded and replayed.
+    replays: bool,
     host: Host,
 }
 
@@ -61,9 +64,22 @@ impl Sampler {
         self.planned = self.planned.cover(Capacity { rows, vocab });
     }
 
-    /// Bytes on the device.
+    /// Bytes on the device, described rows among them.
     pub fn bytes(&self) -> usize {
-        places::bytes(&self.planned)
+        self.described_words() * 4 + places::bytes(&self.planned)
+    }
+
+    /// The most words that rows are described in.
+    pub fn described_words(&self) -> usize {
+        self.planned.words()
+    }
+
+    /// Ends planning; described rows will be at `rows`.
+    pub fn commit(&mut self, device: &Rc<Device>, rows: Address) -> Result<(), DeviceError> {
+        if self.places.is_none() {
+            self.places = Some(Places::new(device, self.planned, rows)?);
+        }
+        Ok(())
     }
 
     /// Records nothing from here on.
@@ -82,50 +98,53 @@ impl Sampler {
         self.graphs.num_recorded()
     }
 
-    /// Samples `rows`, each from its own row of `logits`, and appends the results; `replays` what was recorded before.
+    /// What to take to the device for `rows` of the coming step, and for idle ones behind them where steps are replayed.
+    pub fn describe(&mut self, rows: &[Row<'_>], replays: bool) -> &[u32] {
+        let Self { planned, described, .. } = self;
+        self.replays = replays && self.graphs.is_enabled();
+        let num_rows = if self.replays { planned.rows.min(bucket(rows.len()) as usize) } else { rows.len() };
+        described.clear(*planned, num_rows);
+        rows.iter().for_each(|row| described.push(row));
+        &described.words
+    }
+
+    /// Samples the `rows` that were described, each from its own row of `logits`, and appends the results.
     pub fn run(
         &mut self,
         device: &Rc<Device>,
+        uploaded: &mut Uploaded,
         logits: Logits,
-        replays: bool,
         rows: &[Row<'_>],
         out: &mut Sampled,
     ) -> Result<(), DeviceError> {
+        if !self.described.is_of(rows) {
+            return Err(refused("the rows to sample are not those that the step was given"));
+        }
         if rows.is_empty() {
             return Ok(());
         }
-        self.plan(logits.rows, logits.vocab);
-        self.make_places(device)?;
-        let replays = replays && self.graphs.is_enabled();
-        let launches = self.describe(logits, replays, rows)?;
-        self.launch(device, launches, replays)?;
+        assert_eq!(logits.vocab, self.planned.vocab, "all steps have one vocabulary");
+        self.send_masks(uploaded, rows)?;
+        let Described { num_rows, has_edits, has_draws, .. } = self.described;
+        let has_log_probs = self.described.has_log_probs();
+        let launches = Launches { logits, rows: num_rows, has_edits, has_draws, has_log_probs };
+        self.launch(device, launches)?;
         self.finish(device, launches, rows, out)
     }
 
-    fn make_places(&mut self, device: &Rc<Device>) -> Result<(), DeviceError> {
-        if self.places.as_ref().is_none_or(|places| places.capacity != self.planned) {
-            self.graphs.forget();
-            self.places = None;
-            self.places = Some(Places::new(device, self.planned)?);
+    /// Brings the grammars' masks to the device, where there are any.
+    fn send_masks(&self, uploaded: &mut Uploaded, rows: &[Row<'_>]) -> Result<(), DeviceError> {
+        let masks = self.described.masks();
+        if masks.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        uploaded.send(masks.start, masks.len(), |words| self.described.write_masks(words, rows))
     }
 
-    /// Brings `rows` to the device, and idle ones behind them where steps are replayed.
-    fn describe(&mut self, logits: Logits, replays: bool, rows: &[Row<'_>]) -> Result<Launches, DeviceError> {
-        let Self { planned, places, described, .. } = self;
-        let num_rows = if replays { planned.rows.min(bucket(rows.len()) as usize) } else { rows.len() };
-        described.clear(*planned, num_rows, logits.vocab);
-        rows.iter().for_each(|row| described.push(row));
-        places.as_mut().expect(MADE).send(&described.words)?;
-        let Described { has_edits, has_draws, .. } = *described;
-        Ok(Launches { logits, rows: num_rows, has_edits, has_draws, has_log_probs: described.has_log_probs() })
-    }
-
-    fn launch(&mut self, device: &Device, launches: Launches, replays: bool) -> Result<(), DeviceError> {
+    fn launch(&mut self, device: &Device, launches: Launches) -> Result<(), DeviceError> {
         let params = self.places.as_ref().expect(MADE).sampling(launches.rows, launches.logits);
         let launch = || launches.enqueue(device, &params);
-        if !replays {
+        if !self.replays {
             return launch();
         }
         match self.graphs.meet(launches) {
@@ -155,7 +174,7 @@ impl Sampler {
     }
 }
 
-const MADE: &str = "places were made when the step began";
+const MADE: &str = "places were made when the first step began";
 
 impl Host {
     /// Samples `row` from the logits that it brings here.

@@ -33,11 +33,12 @@ impl Staging {
         self.memory.address()
     }
 
-    /// Lets `fill` write `words`, and enqueues their copy.
-    pub fn send(&mut self, words: usize, fill: impl FnOnce(&mut [u32])) -> Result<(), DeviceError> {
+    /// Lets `fill` write `words`, and enqueues their copy to word `at` of the place.
+    pub fn send(&mut self, at: usize, words: usize, fill: impl FnOnce(&mut [u32])) -> Result<(), DeviceError> {
         let side = self.sides.next();
         fill(&mut side.words()?[..words]);
-        side.send(words * 4, self.memory.address())
+        assert!((at + words) * 4 <= self.memory.bytes(), "{words} words from {at} on are within the place");
+        side.send(words * 4, self.memory.address() + (at * 4) as Address)
     }
 }
 
@@ -254,10 +255,11 @@ mod tests {
         let Some(device) = device("what_was_sent_last_is_there") else { return };
         let mut staging = Staging::new(&device, 3).unwrap();
         for step in 0..5 {
-            staging.send(3, |words| words.copy_from_slice(&[step, step + 1, step + 2])).unwrap();
+            staging.send(0, 3, |words| words.copy_from_slice(&[step, step + 1, step + 2])).unwrap();
+            staging.send(2, 1, |words| words.fill(9)).unwrap();
             let mut found = [0; 3];
             device.download(staging.address(), &mut found).unwrap();
-            assert_eq!(found, [step, step + 1, step + 2]);
+            assert_eq!(found, [step, step + 1, 9]);
         }
     }
 }

@@ -4,6 +4,7 @@
 
 use std::rc::Rc;
 
+use sampler::Row;
 use tensor::{DeviceError, StepInputs, StepKey};
 
 use super::checks::Check;
@@ -25,17 +26,23 @@ pub(super) struct Forward {
 type Body<'a> = &'a mut dyn FnMut(&mut Cuda) -> Buf;
 
 impl Cuda {
-    pub(super) fn run_step(&mut self, key: StepKey, inputs: &StepInputs, body: Body<'_>) -> Result<Buf, DeviceError> {
+    pub(super) fn run_step(
+        &mut self,
+        key: StepKey,
+        inputs: &StepInputs,
+        rows: &[Row<'_>],
+        body: Body<'_>,
+    ) -> Result<Buf, DeviceError> {
         let set = self.inputs.set(inputs);
         self.shape = Shape::of(&self.inputs.step);
         if key == StepKey::Plan {
             return Ok(self.plan(body));
         }
         set.map_err(refused)?;
-        self.arena.commit(&self.device).map_err(|error| {
+        self.check_rows(rows)?;
+        self.commit().map_err(|error| {
             advised(error, "a step's workspace shrinks with --max-num-batched-tokens and --max-num-seqs")
         })?;
-        self.uploaded.commit(&self.device)?;
         self.loader = None;
         self.replays = matches!(key, StepKey::Decode { .. }) && self.graphs.is_enabled();
         if self.replays {
@@ -44,7 +51,8 @@ impl Cuda {
         if let Some(metered) = &mut self.metered {
             metered.begin(&self.device)?;
         }
-        self.uploaded.set(&self.inputs.step, self.shape)?;
+        let described = self.sampler.describe(rows, self.replays);
+        self.uploaded.set(&self.inputs.step, self.shape, described)?;
         let logits = if self.replays { self.decode(body) } else { self.launch_all(body) }?;
         if let Some(metered) = &self.metered {
             metered.end(&self.device)?;
@@ -55,18 +63,40 @@ impl Cuda {
     fn plan(&mut self, body: Body<'_>) -> Buf {
         self.uploaded.plan(self.shape);
         self.planning = true;
-        let logits = body(self);
+        let logits = self.forward(body);
         self.planning = false;
         let rows = self.shape.logit_rows;
         self.sampler.plan(rows, logits.len().checked_div(rows).unwrap_or(0));
         logits
     }
 
+    /// Ends planning: takes the memory that the planned steps need.
+    fn commit(&mut self) -> Result<(), DeviceError> {
+        self.arena.commit(&self.device)?;
+        let rows = self.uploaded.commit(&self.device, self.sampler.described_words())?;
+        self.sampler.commit(&self.device, rows)
+    }
+
+    /// Rows to sample are within the step's logits, each once.
+    pub(super) fn check_rows(&self, rows: &[Row<'_>]) -> Result<(), DeviceError> {
+        let num_rows = self.shape.logit_rows;
+        if rows.is_sorted_by(|a, b| a.logits < b.logits) && rows.last().is_none_or(|row| row.logits < num_rows) {
+            return Ok(());
+        }
+        Err(refused(format!("rows to sample must name ascending rows of the {num_rows} of the logits")))
+    }
+
     fn launch_all(&mut self, body: Body<'_>) -> Result<Buf, DeviceError> {
         self.failed = None;
         self.checked.clear();
-        let logits = body(self);
+        let logits = self.forward(body);
         self.failed.take().map_or(Ok(logits), Err)
+    }
+
+    fn forward(&mut self, body: Body<'_>) -> Buf {
+        let out = body(self);
+        self.peaks = None;
+        out
     }
 
     fn decode(&mut self, body: Body<'_>) -> Result<Buf, DeviceError> {

@@ -1,6 +1,8 @@
-//! The step's inputs on the device: all arrays in one buffer, brought there by one copy that nobody waits for.
+//! What a step takes to the device: the inputs' arrays and, behind them, the rows to sample, all in one buffer and brought there by one
+//! copy that nobody waits for.
 //!
-//! Where an array lies follows from the step's shape alone, so that a recorded step finds the next one's inputs.
+//! The arrays end where the rows begin, which is the same place in every step: where an array lies follows from the step's shape
+//! alone, so that a recorded step finds the next one's inputs.
 
 use std::rc::Rc;
 
@@ -46,17 +48,18 @@ impl Uploaded {
         self.planned
     }
 
-    /// Bytes on the device.
+    /// Bytes of arrays on the device.
     pub fn bytes(&self) -> usize {
         words(&self.planned) * 4
     }
 
-    /// Ends planning.
-    pub fn commit(&mut self, device: &Rc<Device>) -> Result<(), DeviceError> {
-        if self.staging.is_none() {
-            self.staging = Some(Staging::new(device, words(&self.planned))?);
-        }
-        Ok(())
+    /// Ends planning, with so many words of rows behind the arrays; returns where they are.
+    pub fn commit(&mut self, device: &Rc<Device>, row_words: usize) -> Result<Address, DeviceError> {
+        let staging = match &mut self.staging {
+            Some(staging) => staging,
+            empty => empty.insert(Staging::new(device, words(&self.planned) + row_words)?),
+        };
+        Ok(staging.address() + self.bytes() as Address)
     }
 
     pub fn group(&self, idx: usize) -> Group {
@@ -66,23 +69,36 @@ impl Uploaded {
         Group { slots: first, block_tables: first + (slots * 4) as Address }
     }
 
-    /// Enqueues the copy of `inputs`, laid out as `shape` says.
-    pub fn set(&mut self, inputs: &StepInputs, shape: Shape) -> Result<(), DeviceError> {
-        if words(&shape) > words(&self.planned) {
+    /// Enqueues the copy of `inputs`, laid out as `shape` says, and of `rows`.
+    pub fn set(&mut self, inputs: &StepInputs, shape: Shape, rows: &[u32]) -> Result<(), DeviceError> {
+        let (len, room) = (words(&shape), words(&self.planned));
+        if len > room {
             return Err(refused(format!(
                 "a step of {shape:?} is larger than any that was planned: {:?}",
                 self.planned
             )));
         }
-        let staging = self.staging.as_mut().expect("committed before the first step");
-        let starts = starts(&shape);
+        let staging = self.staging.as_mut().expect(COMMITTED);
+        let (starts, first) = (starts(&shape), room - len);
         let [token_ids, positions, cu_seqlens, logit_tokens, cu_spans, groups] =
-            starts.map(|start| staging.address() + (start * 4) as Address);
+            starts.map(|start| staging.address() + ((first + start) * 4) as Address);
         (self.token_ids, self.positions, self.cu_seqlens) = (token_ids, positions, cu_seqlens);
         (self.logit_tokens, self.cu_spans, self.groups, self.shape) = (logit_tokens, cu_spans, groups, shape);
-        staging.send(words(&shape), |words| write(words, &starts, inputs, &shape))
+        staging.send(first, len + rows.len(), |words| {
+            let (arrays, behind) = words.split_at_mut(len);
+            write(arrays, &starts, inputs, &shape);
+            behind.copy_from_slice(rows);
+        })
+    }
+
+    /// Lets `fill` write `words` more, and enqueues their copy to word `at` of the rows.
+    pub fn send(&mut self, at: usize, words: usize, fill: impl FnOnce(&mut [u32])) -> Result<(), DeviceError> {
+        let first = self.bytes() / 4;
+        self.staging.as_mut().expect(COMMITTED).send(first + at, words, fill)
     }
 }
+
+const COMMITTED: &str = "committed before the first step";
 
 /// Words of tokens, positions, starts of sequences, tokens whose logits are wanted, and starts of sequences' spans.
 fn sizes(shape: &Shape) -> [usize; 5] {

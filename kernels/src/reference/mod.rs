@@ -133,6 +133,7 @@ impl Backend for Reference {
         &mut self,
         key: StepKey,
         inputs: &StepInputs,
+        _rows: &[Row<'_>],
         body: &mut dyn FnMut(&mut Self) -> Buf,
     ) -> Result<Buf, DeviceError> {
         self.planning = key == StepKey::Plan;

@@ -6,7 +6,7 @@ use tensor::{GroupInputs, KvScales};
 use testkit::{Random, Tolerance, check_close};
 
 use super::*;
-use crate::mixtures::CASES;
+use crate::ops::mixtures::CASES;
 
 const CLOSE: Tolerance = Tolerance { absolute: 2e-5, relative: 1e-5 };
 
@@ -72,7 +72,7 @@ fn an_embedding_is_a_scaled_row_in_any_format() {
     let mut reference = Reference::new();
     let weight = reference.pack(&[Stored::new(4, 3, Format::Bf16, &table).unwrap()], Role::Embed).unwrap();
     let inputs = StepInputs { token_ids: vec![2, 0], ..StepInputs::default() };
-    let out = reference.step(StepKey::Eager, &inputs, &mut |b| b.embed(&weight, 2.0)).unwrap();
+    let out = reference.step(StepKey::Eager, &inputs, &[], &mut |b| b.embed(&weight, 2.0)).unwrap();
     assert_eq!(*out.values(), [12.0, 14.0, 16.0, 0.0, 2.0, 4.0]);
 }
 
@@ -169,7 +169,7 @@ impl Layer {
         };
         let (qkv_spec, cache) = (&self.qkv_spec, &mut self.cache);
         let qkv = Buf::resident(qkv[start * ROW..end * ROW].to_vec());
-        let out = self.reference.step(StepKey::Eager, &inputs, &mut |b| {
+        let out = self.reference.step(StepKey::Eager, &inputs, &[], &mut |b| {
             let q = b.rope_write(&qkv, qkv_spec, cache, 1);
             b.attend(&q, spec, cache, 1, ActSet::of(Encoding::F32)).get(Encoding::F32).clone()
         });
@@ -253,7 +253,7 @@ fn blocks_copy_in_all_layers_and_skipped_slots_stay() {
     let inputs = StepInputs { token_ids: vec![0], positions: vec![0], groups: vec![group], ..StepInputs::default() };
     let qkv = Buf::resident(vec![1.0; ROW]);
     let (spec, cache) = (&layer.qkv_spec, &mut layer.cache);
-    layer.reference.step(StepKey::Eager, &inputs, &mut |b| b.rope_write(&qkv, spec, cache, 0)).unwrap();
+    layer.reference.step(StepKey::Eager, &inputs, &[], &mut |b| b.rope_write(&qkv, spec, cache, 0)).unwrap();
     assert!(layer.cache.k(0, 0, 0)[0].is_nan(), "the null block is never written");
 }
 
@@ -268,9 +268,9 @@ fn planning_counts_what_a_step_keeps_alive() {
         let wanted = b.gather(&x);
         b.linear(&Act::new(2, 8).with(Encoding::F32, wanted), &weight, None)
     };
-    drop(reference.step(StepKey::Plan, &inputs, body).unwrap());
+    drop(reference.step(StepKey::Plan, &inputs, &[], body).unwrap());
     assert_eq!(reference.workspace_bytes(), (10 * 8 + 2 * 8 + 2 * 8) * 4);
-    drop(reference.step(StepKey::Plan, &inputs, body).unwrap());
+    drop(reference.step(StepKey::Plan, &inputs, &[], body).unwrap());
     assert_eq!(reference.workspace_bytes(), (10 * 8 + 2 * 8 + 2 * 8) * 4, "nothing was kept");
 }
 

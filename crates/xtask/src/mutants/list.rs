@@ -8,6 +8,30 @@ const ADDRESS: Watch = Watch::Under(Sanitizer::Address);
 pub(super) const MUTANTS: &[Mutant] = &[
     mutant("include/vectors.cuh", "a barrier is missing", "__syncthreads();", "", "dense"),
     mutant("norm.cu", "a column is not counted", " + v.w * v.w;", ";", "dense"),
+    mutant("norm.cu", "peaks are left as they were", "p.peaks[threadIdx.x] = 0;", "{}", "emit"),
+    mutant(
+        "norm.cu",
+        "peaks are zeroed too early",
+        "after_former_kernel();\n  if (p.peaks != nullptr && blockIdx.x == 0 && threadIdx.x < PEAK_COPIES * PEAK_ROWS) p.peaks[threadIdx.x] = 0;",
+        "if (p.peaks != nullptr && blockIdx.x == 0 && threadIdx.x < PEAK_COPIES * PEAK_ROWS) p.peaks[threadIdx.x] = 0;\n  after_former_kernel();",
+        "emit",
+    )
+    .watched(Watch::Early),
+    mutant(
+        "include/row_peaks.cuh",
+        "a lane's neighbours are not counted",
+        "largest = max(largest, __shfl_xor_sync(quad, largest, 2));",
+        "",
+        "emit",
+    ),
+    mutant("include/row_peaks.cuh", "a peak is one copy's", "step < PEAK_COPIES;", "step < PEAK_COPIES / 2;", "emit"),
+    mutant(
+        "include/row_peaks.cuh",
+        "of a pair the first counts",
+        "max(pair << 16 & 0x7fffffffu, pair & 0x7fff0000u)",
+        "pair << 16 & 0x7fffffffu",
+        "emit",
+    ),
     mutant(
         "include/gemm_pipeline.cuh",
         "a wait is too short",
@@ -16,6 +40,13 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "dense",
     ),
     mutant("include/gemm_pipeline.cuh", "a barrier is missing", "__syncthreads();", "", "dense"),
+    mutant(
+        "include/gemm_pipeline.cuh",
+        "what has landed stays as it is",
+        "work.landed((step - first) % STAGES);",
+        "",
+        "fp8",
+    ),
     mutant(
         "include/gemm_pipeline.cuh",
         "activations are asked for too early",
@@ -51,6 +82,13 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "idx % height, column = idx / height",
         "idx % BAND, column = idx / BAND",
         "dense",
+    ),
+    mutant(
+        "include/gemm_out.cuh",
+        "a peak is its neighbour's",
+        "raise_peak(p.peaks, blockIdx.x, y_row,",
+        "raise_peak(p.peaks, blockIdx.x, y_row ^ 1,",
+        "emit",
     ),
     mutant("include/gemm_out.cuh", "a gate is upside down", "__expf(-y)", "__expf(y)", "dense"),
     mutant("include/gemm_out.cuh", "rows beyond the last are written", "if (row >= p.m) return;", "", "dense")
@@ -120,6 +158,13 @@ pub(super) const MUTANTS: &[Mutant] = &[
     ),
     mutant(
         "include/paged_attention.cuh",
+        "half of what is merged counts",
+        "::max(pair_magnitude(four.x), pair_magnitude(four.y))",
+        "pair_magnitude(four.x)",
+        "emit",
+    ),
+    mutant(
+        "include/paged_attention.cuh",
         "a block merges too early",
         "return arrived[0] == expected - 1;",
         "return arrived[0] == 0;",
@@ -133,7 +178,11 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "attention",
     ),
     mutant("gemm_fp8.cu", "the first rows stand for all", "at.row + first * 16", "at.row", "fp8"),
-    mutant("gemm_fp8.cu", "a scale is another row's", "x_scales[m * 16 + half * 8]", "x_scales[m * 16]", "fp8"),
+    mutant("gemm_fp8.cu", "a scale is another row's", "(m * 16 + half * 8) * x_stride", "m * 16 * x_stride", "fp8"),
+    mutant("gemm_fp8.cu", "half of the numbers stand for all", "from + 8, inside", "from, inside", "fp8"),
+    mutant("gemm_fp8.cu", "the first group's scale is all groups'", "p.scales.peaks == nullptr || by", "by", "fp8"),
+    mutant("gemm_fp8.cu", "scales found lie as those copied do", "is_bf16() ? CHUNKS * 4 : 1", "1", "fp8"),
+    mutant("gemm_fp8.cu", "lanes leave that others ask", "row / 4 * 4 >= p.gemm.m", "row >= p.gemm.m", "fp8"),
     mutant(
         "gemm_fp8.cu",
         "scales of the first 128 inputs serve all",
@@ -141,8 +190,17 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "g.meta) + 0 * static_cast<size_t>(step)",
         "fp8",
     ),
+    mutant("include/e4m3.cuh", "tiny scales are not lifted", "scale < 0x1p-64f ? 0x1p100f : 1.0f", "1.0f", "emit"),
+    mutant("include/e4m3.cuh", "a quotient is not corrected", ", inverse, quotient);", ", 0.0f, quotient);", "emit"),
     mutant("include/e4m3.cuh", "zeros are divided by zero", "scale == 0.0f ? 1.0f : scale", "scale", "fp8"),
     mutant("include/e4m3_rows.cuh", "a short group reads on", "inside ? value(at)", "true ? value(at)", "fp8"),
+    mutant(
+        "include/attention_rows.cuh",
+        "the last pair is the largest",
+        "largest = max(largest, pair_magnitude(pair));",
+        "largest = pair_magnitude(pair);",
+        "emit",
+    ),
     mutant("include/attention_rows.cuh", "a span weighs too much", "exp2f(later - max))", "1.0f)", "attention"),
     mutant("include/attention_rows.cuh", "a sink is not counted", "exp2f(sink - peak))", "0.0f)", "attention"),
     mutant(

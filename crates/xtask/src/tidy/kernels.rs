@@ -8,6 +8,8 @@ const TRAIT: &str = "crates/tensor/src/backend.rs";
 /// Devices' folders, and what tests that run on several call them.
 const DEVICES: [(&str, &str); 2] = [("cpu", "Cpu"), ("cuda", "Cuda")];
 const SHARED_TESTS: &str = "kernels/tests/";
+/// The table of ops, for devices whose own tests run its rows.
+const TABLE: &str = "kernels/src/ops/";
 
 pub(super) fn untested(tree: &Tree) -> Vec<Violation> {
     let Some(file) = tree.get(TRAIT) else { return Vec::new() };
@@ -35,13 +37,13 @@ fn methods(file: &File) -> Vec<String> {
     lines.filter_map(|line| Some(line.trim().strip_prefix("fn ")?.split(['(', '<']).next()?.to_owned())).collect()
 }
 
-/// The code of a device's own tests, of the cases beside the devices' folders that they name, and of tests in which it is one of several.
+/// The code of a device's own tests, of the table where they run it, and of tests in which it is one of several.
 fn tests<'a>(tree: &'a Tree, folder: &str, name: &str) -> Vec<&'a str> {
     let place = format!("kernels/src/{folder}/tests/");
     let own = || tree.rust().filter(|file| file.path.starts_with(&place)).map(|file| file.code.as_str());
-    let shared = tree.rust().filter(|file| match file.path.strip_prefix("kernels/src/") {
-        Some(case) => case.strip_suffix(".rs").is_some_and(|case| own().any(|code| find_word(code, case))),
-        None => file.path.starts_with(SHARED_TESTS) && find_word(&file.code, name),
+    let shared = tree.rust().filter(|file| match file.path.starts_with(TABLE) {
+        true => own().any(|code| find_word(code, "ops::")),
+        false => file.path.starts_with(SHARED_TESTS) && find_word(&file.code, name),
     });
     own().chain(shared.map(|file| file.code.as_str())).collect()
 }
@@ -63,16 +65,16 @@ mod tests {
         let test = |path: &'static str, text: &'static str| (path, text);
         for (tests, found) in [
             (vec![], vec!["cpu", "cuda"]),
-            (vec![test("kernels/src/cpu/tests/ops.rs", "b.norm(1)")], vec!["cuda"]),
-            (vec![test("kernels/src/cpu/tests/ops.rs", "// b.norm(1)\n\"b.norm(1)\"")], vec!["cpu", "cuda"]),
-            (vec![test("kernels/src/cpu/tests/ops.rs", "b.norms(1); b.norm_of(1); norm(1)")], vec!["cpu", "cuda"]),
-            (vec![test("kernels/tests/twins.rs", "use Cuda; B::norm(b)")], vec!["cpu"]),
-            (vec![test("kernels/src/cases.rs", "b.norm(1)")], vec!["cpu", "cuda"]),
+            (vec![test("kernels/src/cpu/tests/a.rs", "b.norm(1)")], vec!["cuda"]),
+            (vec![test("kernels/src/cpu/tests/a.rs", "// b.norm(1)\n\"b.norm(1)\"")], vec!["cpu", "cuda"]),
+            (vec![test("kernels/src/cpu/tests/a.rs", "b.norms(1); b.norm_of(1); norm(1)")], vec!["cpu", "cuda"]),
+            (vec![test("kernels/tests/both.rs", "use Cuda; B::norm(b)")], vec!["cpu"]),
+            (vec![test("kernels/src/ops/norms.rs", "b.norm(1)")], vec!["cpu", "cuda"]),
             (
-                vec![test("kernels/src/cases.rs", "b.norm(1)"), test("kernels/src/cpu/tests/ops.rs", "cases::all()")],
+                vec![test("kernels/src/ops/norms.rs", "b.norm(1)"), test("kernels/src/cpu/tests/a.rs", "ops::rows()")],
                 vec!["cuda"],
             ),
-            (vec![test("kernels/tests/twins.rs", "use Cuda; use Cpu; b.norm(1)")], vec![]),
+            (vec![test("kernels/tests/both.rs", "use Cuda; use Cpu; b.norm(1)")], vec![]),
         ] {
             let devices = [("kernels/src/cpu/mod.rs", device), ("kernels/src/cuda/mod.rs", device)];
             let files = [&[(TRAIT, backend)][..], &devices, &tests].concat();

@@ -1,6 +1,19 @@
 //! Attention (its partitions and their softmax among it), the cache, and the rotation that fills it.
 
 use super::*;
+use crate::ops::attention::rows;
+
+/// Rows of the table that this device has a cache for.
+#[test]
+fn attention_agrees() {
+    for (case, steps) in rows().into_iter().filter(|(case, _)| case.dtype != KvDtype::Fp8) {
+        for isa in Isa::available() {
+            for (dtype, close) in [(KvDtype::F32, 1e-4), (KvDtype::Bf16, 0.02)] {
+                case.check(&mut cpu(isa, 2), steps, dtype, Tolerance { absolute: close, relative: close });
+            }
+        }
+    }
+}
 
 /// A made-up layer of attention: heads, and where each sequence stands.
 struct Case {
@@ -69,10 +82,10 @@ impl Case {
                 cpu.attend(&q, &attn_spec, &cache, 1, f32).get(Encoding::F32).clone()
             };
             if idx == 0 {
-                cpu.step(StepKey::Plan, &inputs, &mut body).unwrap();
+                cpu.step(StepKey::Plan, &inputs, &[], &mut body).unwrap();
                 continue;
             }
-            let attended = cpu.step(StepKey::Eager, &inputs, &mut body).unwrap();
+            let attended = cpu.step(StepKey::Eager, &inputs, &[], &mut body).unwrap();
             let mut values = Vec::new();
             cpu.read(&attended, &mut values).unwrap();
             out.extend_from_slice(&values[..values.len() / 2]);

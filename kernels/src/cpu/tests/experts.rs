@@ -1,6 +1,6 @@
 //! Mixtures of experts.
 
-use crate::mixtures::CASES;
+use crate::ops::mixtures::CASES;
 
 use super::*;
 

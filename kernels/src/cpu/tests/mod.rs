@@ -8,12 +8,13 @@ mod planar;
 mod rows;
 mod steps;
 
-use half::{bf16, f16};
+use half::bf16;
 use quant::{Format, Stored};
-use tensor::{Activation, Backend, GroupInputs, KvDtype, KvScales};
+use tensor::{Backend, GroupInputs, KvDtype, KvScales};
 use testkit::{Random, Tolerance, check_close};
 
 use super::*;
+use crate::ops::matrix;
 
 fn cpu(isa: Isa, threads: usize) -> Cpu {
     coded(isa, threads, Activations::default())
@@ -30,8 +31,8 @@ fn ways() -> impl Iterator<Item = (Isa, Activations)> {
 
 /// Plans `body`, runs it on `inputs`, and reads what it returns.
 fn run(cpu: &mut Cpu, inputs: &StepInputs, body: &mut dyn FnMut(&mut Cpu) -> Buf) -> Vec<f32> {
-    cpu.step(StepKey::Plan, inputs, body).unwrap();
-    let out = cpu.step(StepKey::Eager, inputs, body).unwrap();
+    cpu.step(StepKey::Plan, inputs, &[], body).unwrap();
+    let out = cpu.step(StepKey::Eager, inputs, &[], body).unwrap();
     let mut values = Vec::new();
     cpu.read(&out, &mut values).unwrap();
     values
@@ -65,31 +66,4 @@ fn through_codes(x: &[f32], levels: f32) -> Vec<f64> {
         x.iter().map(|x| f64::from((x * inverse).round_ties_even()) * f64::from(peak / levels)).collect::<Vec<f64>>()
     };
     x.chunks(32).flat_map(group).collect()
-}
-
-/// Random bytes that are a valid matrix of `format`: small scales, any codes.
-fn matrix(format: Format, rows: usize, cols: usize, random: &mut Random) -> Vec<u8> {
-    let mut bytes: Vec<u8> = match format {
-        Format::F32 => random.vector(rows * cols).iter().flat_map(|x| x.to_le_bytes()).collect(),
-        Format::F16 => random.vector(rows * cols).iter().flat_map(|&x| f16::from_f32(x).to_le_bytes()).collect(),
-        Format::Bf16 => random.vector(rows * cols).iter().flat_map(|&x| bf16::from_f32(x).to_le_bytes()).collect(),
-        _ => (0..rows * format.row_bytes(cols).unwrap()).map(|_| random.next_u64() as u8).collect(),
-    };
-    // Where a block holds halves, and how large they may be.
-    let (halves, size): (&[usize], f32) = match format {
-        Format::F32 | Format::F16 | Format::Bf16 => (&[], 0.0),
-        Format::Q4_0 | Format::Q5_0 | Format::Q8_0 => (&[0], 0.05),
-        Format::Q4_1 | Format::Q5_1 => (&[0, 2], 0.05),
-        Format::Q4K | Format::Q5K => (&[0, 2], 0.001),
-        Format::Q2K => (&[80, 82], 0.005),
-        Format::Q3K => (&[108], 0.005),
-        Format::Q6K => (&[208], 0.0005),
-        Format::Fp8E4m3 | Format::Int8 | Format::Int4 => unreachable!("{format} has no scales of its own"),
-    };
-    for block in bytes.chunks_exact_mut(format.block_bytes()) {
-        for &at in halves {
-            block[at..at + 2].copy_from_slice(&f16::from_f32(random.uniform() * size).to_le_bytes());
-        }
-    }
-    bytes
 }

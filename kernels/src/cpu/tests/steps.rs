@@ -55,7 +55,7 @@ fn inputs_that_lead_out_of_memory_fail_the_step_and_nothing_else() {
         cpu.attend(&q, &attn_spec, &cache, 0, ActSet::of(Encoding::F32));
         cpu.gather(&x)
     };
-    let planned = cpu.step(StepKey::Plan, &good, &mut body).unwrap();
+    let planned = cpu.step(StepKey::Plan, &good, &[], &mut body).unwrap();
     assert!(cpu.read(&planned, &mut Vec::new()).is_err(), "a planned buffer has no values");
     drop(planned);
     type Spoil = dyn Fn(&mut StepInputs);
@@ -73,9 +73,9 @@ fn inputs_that_lead_out_of_memory_fail_the_step_and_nothing_else() {
     for (message, break_it) in cases {
         let mut inputs = good.clone();
         break_it(&mut inputs);
-        let error = cpu.step(StepKey::Eager, &inputs, &mut body).map(drop).expect_err(message);
+        let error = cpu.step(StepKey::Eager, &inputs, &[], &mut body).map(drop).expect_err(message);
         assert!(error.message.contains(message) && !error.sticky, "{error}");
-        cpu.step(StepKey::Eager, &good, &mut body).expect("the next step is good");
+        cpu.step(StepKey::Eager, &good, &[], &mut body).expect("the next step is good");
     }
     let error = cpu.copy_blocks(&mut cache, &[(1, 2), (0, 3)]).expect_err("there is no block 3");
     assert_eq!(error.message, "block 0 or 3 is beyond the cache's 3");
@@ -104,7 +104,7 @@ fn a_row_continues_from_what_it_sampled() {
     assert!(cpu.sample(&logits, &mut [row(1), row(1)], &mut sampled).is_err(), "a row is sampled once");
     assert!(cpu.sample(&logits, &mut [row(2)], &mut sampled).is_err(), "there are two rows");
     let read = |cpu: &mut Cpu, inputs: &StepInputs| {
-        let out = cpu.step(StepKey::Eager, inputs, &mut |cpu| cpu.embed(&table, 1.0)).unwrap();
+        let out = cpu.step(StepKey::Eager, inputs, &[], &mut |cpu| cpu.embed(&table, 1.0)).unwrap();
         let mut values = Vec::new();
         cpu.read(&out, &mut values).unwrap();
         values

@@ -13,7 +13,6 @@ use crate::cuda::int;
 use crate::cuda::memory::Memory;
 use crate::cuda::params::{SampleResult, Sampling};
 use crate::cuda::pinned::Pinned;
-use crate::cuda::staging::Staging;
 
 /// Words of a result, and of a likeliest token.
 const RESULT_WORDS: usize = size_of::<SampleResult>() / 4;
@@ -21,9 +20,6 @@ const BEST_WORDS: usize = 2;
 
 /// Room for steps of some capacity.
 pub(super) struct Places {
-    pub capacity: Capacity,
-    /// Rows, then their lists.
-    described: Staging,
     /// Results, then likeliest tokens, as the device found them.
     found: Pinned,
     /// Of a step of no rows.
@@ -33,8 +29,8 @@ pub(super) struct Places {
 }
 
 impl Places {
-    pub fn new(device: &Rc<Device>, capacity: Capacity) -> Result<Self, DeviceError> {
-        let described = Staging::new(device, described_words(&capacity))?;
+    /// Rows are described at `rows`.
+    pub fn new(device: &Rc<Device>, capacity: Capacity, rows: Address) -> Result<Self, DeviceError> {
         let sizes = sizes(&capacity);
         let memory = device.alloc(sizes.iter().sum())?;
         let mut next = memory.address();
@@ -43,10 +39,9 @@ impl Places {
             next - size as Address
         });
         device.zero(arrived, capacity.rows * 4)?;
-        let (rows, lists, bests) = (described.address(), described.address(), results);
-        let (logits, vocab, tiles) = (0, 0, 0);
+        let (lists, bests, logits, vocab, tiles) = (rows, results, 0, 0, 0);
         let sampling = Sampling { rows, lists, logits, saved, partials, arrived, results, bests, tokens, vocab, tiles };
-        Ok(Self { capacity, described, found: Pinned::new(device, sizes[0] / 4)?, sampling, _memory: memory })
+        Ok(Self { found: Pinned::new(device, sizes[0] / 4)?, sampling, _memory: memory })
     }
 
     /// What each row of the logits sampled last.
@@ -65,11 +60,6 @@ impl Places {
             tiles: int(logits.vocab.div_ceil(TILE)),
             ..self.sampling
         }
-    }
-
-    /// Enqueues the copy of rows and lists.
-    pub fn send(&mut self, words: &[u32]) -> Result<(), DeviceError> {
-        self.described.send(words.len(), |staged| staged.copy_from_slice(words))
     }
 
     /// Waits for what the device found of `rows` and `num_best` likeliest tokens.
@@ -98,10 +88,6 @@ impl Found<'_> {
     }
 }
 
-fn described_words(capacity: &Capacity) -> usize {
-    capacity.rows * ROW_WORDS + capacity.list_words()
-}
-
 /// Bytes of results with likeliest tokens, candidates of tiles, what edits replaced, counters and tokens.
 fn sizes(capacity: &Capacity) -> [usize; 5] {
     let Capacity { rows, vocab } = *capacity;
@@ -110,7 +96,7 @@ fn sizes(capacity: &Capacity) -> [usize; 5] {
     [found * 4, partials, capacity.list_words() * 4, rows * 4, rows * 4].map(|size| size.next_multiple_of(16))
 }
 
-/// Bytes on the device.
+/// Bytes on the device, beside described rows.
 pub(super) fn bytes(capacity: &Capacity) -> usize {
-    described_words(capacity) * 4 + sizes(capacity).iter().sum::<usize>()
+    sizes(capacity).iter().sum()
 }

@@ -1,14 +1,14 @@
-//! Every op that emits activations, in every set of encodings that it may be asked for.
+//! Every op that emits activations, in every set of encodings that it may be asked for, as a matmul sees them that changes nothing.
 
-use quant::fp8_e4m3;
+use quant::{OwnedScales, fp8_e4m3};
 
-use super::attention::{Case, Layer, PLAIN, Steps, inputs, sizes};
-use super::fp8::{decoded, group, through};
+use super::fp8::{group, through};
 use super::*;
+use crate::ops::attention::{Case, Layer, PLAIN, Steps, sizes};
 
 const ENCODINGS: [Encoding; 3] = [Encoding::Bf16, Encoding::E4m3Token, Encoding::E4m3G128];
 
-/// What an op makes of fixed inputs: one of the encodings of a set, as words.
+/// Values of an op's fixed inputs: emitted as the set says, and read in one of its encodings.
 type Op<'a> = &'a dyn Fn(&mut Cuda, ActSet, Encoding) -> Vec<f32>;
 
 /// All sets of encodings but the empty one.
@@ -19,22 +19,27 @@ fn sets() -> impl Iterator<Item = ActSet> {
     })
 }
 
-/// Codes, of those encodings that have any, and values.
-type Emitted = (Vec<u8>, Vec<f32>);
-
-fn read(words: &[f32], (rows, cols): (usize, usize), encoding: Encoding) -> Emitted {
-    if encoding != Encoding::Bf16 {
-        return decoded(words, rows, cols, encoding);
-    }
-    let halves = words.iter().flat_map(|word| [word.to_bits() << 16, word.to_bits() & 0xffff_0000]);
-    (Vec::new(), halves.map(f32::from_bits).take(rows * cols).collect())
+/// The matrix that changes nothing, for inputs in `encoding`: its products are the inputs' values, with a scale's rounding if they have one.
+fn same(cuda: &mut Cuda, size: usize, encoding: Encoding) -> Weight {
+    let (rows_per, cols_per) = match encoding {
+        Encoding::Bf16 => return identity(cuda, size),
+        Encoding::E4m3Token => (1, size),
+        _ => (128, 128),
+    };
+    let ones = vec![1.0; size.div_ceil(rows_per) * size.div_ceil(cols_per)];
+    let scales = OwnedScales::new(rows_per, cols_per, ones);
+    let codes: Vec<f32> = (0..size * size).map(|at| f32::from(at / size == at % size)).collect();
+    let codes = fp8_e4m3::encode(&codes);
+    let stored = Stored::new(size, size, Format::Fp8E4m3, &codes).unwrap().with_scales(scales.borrow()).unwrap();
+    let weight = cuda.pack(&[stored], Role::Row).unwrap();
+    assert_eq!(Cuda::wants(&weight), ActSet::of(encoding));
+    weight
 }
 
 /// Checks that each encoding is the same in every set. Returns them.
-fn check_sets(test: &str, what: &str, shape: (usize, usize), op: Op<'_>) -> Option<[Emitted; 3]> {
+fn check_sets(test: &str, what: &str, op: Op<'_>) -> Option<[Vec<f32>; 3]> {
     gpu(test)?;
-    let emitted =
-        |set: ActSet, encoding: Encoding| read(&op(&mut gpu(test).expect("as before"), set, encoding), shape, encoding);
+    let emitted = |set: ActSet, encoding: Encoding| op(&mut gpu(test).expect("as before"), set, encoding);
     let alone = ENCODINGS.map(|encoding| emitted(ActSet::of(encoding), encoding));
     for set in sets() {
         for (encoding, alone) in ENCODINGS.iter().zip(&alone).filter(|(encoding, _)| set.contains(**encoding)) {
@@ -45,66 +50,84 @@ fn check_sets(test: &str, what: &str, shape: (usize, usize), op: Op<'_>) -> Opti
 }
 
 /// Checks the same, and that codes are what the host makes of the bf16.
-fn check(test: &str, what: &str, shape: (usize, usize), op: Op<'_>) {
-    let Some([(_, exact), codes @ ..]) = check_sets(test, what, shape, op) else { return };
+fn check(test: &str, what: &str, cols: usize, op: Op<'_>) {
+    let Some([exact, codes @ ..]) = check_sets(test, what, op) else { return };
     assert!(exact.iter().all(|x| x.is_finite()) && exact.iter().any(|x| *x != 0.0), "{what}: {exact:?}");
     for (encoding, found) in ENCODINGS[1..].iter().zip(codes) {
-        let (mut codes, mut values) = (Vec::new(), Vec::new());
-        for part in exact.chunks(shape.1).flat_map(|row| row.chunks(group(*encoding, shape.1))) {
+        let parts = exact.chunks(cols).flat_map(|row| row.chunks(group(*encoding, cols)));
+        let coded = |part: &[f32]| {
             let (elements, scales) = fp8_e4m3::quantize_rows(part, part.len());
-            values.extend(elements.iter().map(|code| fp8_e4m3::decode_one(*code) * scales.values[0]));
-            codes.extend(elements);
-        }
-        assert_eq!(found, (codes, values), "{what}: {encoding:?}");
+            elements.into_iter().map(move |code| fp8_e4m3::decode_one(code) * scales.values[0])
+        };
+        assert_eq!(found, parts.flat_map(coded).collect::<Vec<f32>>(), "{what}: {encoding:?}");
     }
 }
 
 #[test]
 fn norms_emit_what_they_are_asked_for() {
     let op: Op<'_> = &|cuda, set, encoding| {
-        through(cuda, 5, 144, Some((1, 0.0)), &mut |cuda, spec, x| cuda.norm(x, spec, set).get(encoding).clone())
+        let same = same(cuda, 144, encoding);
+        through(cuda, 5, 144, Some((1, 0.0)), &mut |cuda, spec, x| {
+            let act = cuda.norm(x, spec, set);
+            cuda.linear(&act, &same, None)
+        })
     };
-    check_sets("norms_emit_what_they_are_asked_for", "norm", (5, 144), op);
+    check_sets("norms_emit_what_they_are_asked_for", "norm", op);
 }
 
 #[test]
 fn attention_emits_what_it_is_asked_for() {
+    // Of as many tokens as leave codes to the matmul, and of more.
     let chunk: Steps<'_> = &[&[(0, 5), (1, 3)]];
+    let long_chunk: Steps<'_> = &[&[(0, 14), (1, 3)]];
     let single: Steps<'_> = &[&[(0, 30), (1, 5)], &[(0, 1), (1, 1)]];
     let spans: Steps<'_> = &[&[(0, 300)], &[(0, 1)]];
-    for (steps, apart) in [(chunk, false), (chunk, true), (single, false), (single, true), (spans, false)] {
+    let spans_of_few: Steps<'_> = &[&[(0, 300)], &[(0, 3)]];
+    let parts = [chunk, long_chunk, single].map(|steps| (steps, true));
+    for (steps, apart) in
+        [chunk, long_chunk, single, spans, spans_of_few].map(|steps| (steps, false)).into_iter().chain(parts)
+    {
         let case = Case { heads: 9, kv_heads: 3, apart, ..PLAIN };
-        let steps = inputs(steps);
+        let steps = case.inputs(steps);
         let (blocks, longest) = sizes(&steps);
         let op: Op<'_> = &|cuda, set, encoding| {
             let mut layer = Layer::new(cuda, &case, blocks, longest);
-            let outputs = run(cuda, &steps, &mut |cuda| layer.attend(cuda, set).get(encoding).clone());
+            let same = same(cuda, case.heads * case.dim, encoding);
+            let outputs = run(cuda, &steps, &mut |cuda| {
+                let act = layer.attend(cuda, set);
+                cuda.linear(&act, &same, None)
+            });
             outputs.into_iter().last().expect("there is a step")
         };
-        let last = steps.last().expect("there is a step");
-        let shape = (last.num_tokens(), case.heads * case.dim);
-        check("attention_emits_what_it_is_asked_for", &format!("{shape:?}, apart: {apart}"), shape, op);
+        let what = format!("{} tokens, apart: {apart}", steps.last().expect("there is a step").num_tokens());
+        check("attention_emits_what_it_is_asked_for", &what, case.heads * case.dim, op);
     }
 }
 
-/// A gate and an up part of `rows` each.
-pub(super) fn pair(cuda: &mut Cuda, rows: usize, cols: usize, role: Role) -> Weight {
-    let values = [9, 10].map(|seed| bytes(&values(&mut Random::new(seed), rows * cols)));
+/// A gate and an up part of `rows` each, the latter's numbers of up to `size`.
+pub(super) fn pair(cuda: &mut Cuda, rows: usize, cols: usize, role: Role, size: f32) -> Weight {
+    let values = [(9, 1.0), (10, size)].map(|(seed, size)| {
+        let values = values(&mut Random::new(seed), rows * cols);
+        bytes(&values.iter().map(|x| x * size).collect::<Vec<_>>())
+    });
     let parts = values.each_ref().map(|bytes| Stored::new(rows, cols, Format::F32, bytes).unwrap());
     cuda.pack(&parts, role).unwrap()
 }
 
 #[test]
 fn gated_units_are_emitted_as_they_are_asked_for() {
-    for rows in [1, 18] {
+    // The last are so small that the reciprocals of their scales are beyond f32.
+    for (rows, size) in [(1, 1.0), (5, 1.0), (16, 1.0), (18, 1.0), (3, 1e-38), (17, 1e-38)] {
         let op: Op<'_> = &|cuda, set, encoding| {
-            let weight = pair(cuda, 144, 64, Role::Glu);
+            let weight = pair(cuda, 144, 64, Role::Glu, size);
+            let same = same(cuda, 144, encoding);
             through(cuda, rows, 64, Some((1, 0.0)).filter(|_| rows > 1), &mut |cuda, spec, x| {
                 let act = cuda.norm(x, spec, Cuda::wants(&weight));
-                cuda.linear_glu(&act, &weight, Activation::Silu, set).get(encoding).clone()
+                let act = cuda.linear_glu(&act, &weight, Activation::Silu, set);
+                cuda.linear(&act, &same, None)
             })
         };
-        check("gated_units_are_emitted_as_they_are_asked_for", &format!("{rows} rows"), (rows, 144), op);
+        check("gated_units_are_emitted_as_they_are_asked_for", &format!("{rows} rows"), 144, op);
     }
 }
 
@@ -112,13 +135,15 @@ fn gated_units_are_emitted_as_they_are_asked_for() {
 #[test]
 fn experts_units_are_emitted_as_they_are_asked_for() {
     let op: Op<'_> = &|cuda, set, encoding| {
-        let weight = pair(cuda, 144, 64, Role::ExpertsGlu);
+        let weight = pair(cuda, 144, 64, Role::ExpertsGlu, 1.0);
+        let same = same(cuda, 144, encoding);
         let logits = cuda.vector(&[0.0; 16]).unwrap();
         through(cuda, 16, 64, None, &mut |cuda, spec, x| {
             let act = cuda.norm(x, spec, Cuda::wants(&weight));
             let routing = cuda.route(&logits, &RouteSpec { num_experts: 1, top_k: 1, renormalize: true });
-            cuda.experts_glu(&act, &weight, &routing, Activation::Silu, set).get(encoding).clone()
+            let act = cuda.experts_glu(&act, &weight, &routing, Activation::Silu, set);
+            cuda.linear(&act, &same, None)
         })
     };
-    check("experts_units_are_emitted_as_they_are_asked_for", "experts", (16, 144), op);
+    check("experts_units_are_emitted_as_they_are_asked_for", "experts", 144, op);
 }

@@ -1,8 +1,9 @@
 //! Mixtures of experts: the routing's kernels and every experts' kernel.
 
-use crate::mixtures::{CASES, Matrix, Mixture, PLAIN, SCALED_CASES, stacks};
+use crate::ops::mixtures::{CASES, Matrix, Mixture, PLAIN, SCALED_CASES, stacks};
 
 use super::*;
+use crate::ops::products::{Groups, Weight};
 
 const FORMATS: [Format; 3] = [Format::Bf16, Format::Q4_1, Format::Q8_0];
 
@@ -26,17 +27,11 @@ fn mixtures_agree() {
 /// their own where it is `ordered`.
 fn coded(case: &Mixture, format: Format, group: usize, ordered: bool) -> Vec<[Matrix; 3]> {
     let mut random = Random::new(29);
-    let mut matrix = |rows: usize, cols: usize| {
-        let (bytes, scales) = match format {
-            Format::Int4 => {
-                let case = int4::case(cols, rows, group, true, ordered, Kind::Int4(group));
-                let (codes, scales) = int4::part(&mut random, case, rows);
-                (codes, Some(scales))
-            }
-            _ => (stored(&mut random, format, rows, cols), None),
-        };
-        Matrix { rows, cols, format, bytes, scales }
+    let weight = match format {
+        Format::Int4 => Weight::Int4(Groups { size: group, zeros: true, ordered }),
+        _ => Weight::Blocks(format),
     };
+    let mut matrix = |rows: usize, cols: usize| weight.part(&mut random, rows, cols);
     let (hidden, ffn) = (case.hidden, case.ffn);
     (0..case.experts).map(|_| [matrix(ffn, hidden), matrix(ffn, hidden), matrix(hidden, ffn)]).collect()
 }

@@ -54,7 +54,7 @@ impl Layer {
         let mut layer = Self {
             table: weight(&mut cuda, VOCAB, HIDDEN, Role::Head),
             qkv: weight(&mut cuda, (HEADS + 2 * KV_HEADS) * HEAD_DIM, HIDDEN, Role::Column),
-            out: weight(&mut cuda, HIDDEN, HEADS * HEAD_DIM, Role::Row),
+            out: fp8(&mut cuda, HIDDEN, HEADS * HEAD_DIM),
             gain: cuda.vector(&[1.0; HIDDEN]).unwrap(),
             cache: cuda.new_cache(&cache).unwrap(),
             spec,
@@ -86,13 +86,13 @@ impl Layer {
                 sinks: None,
                 kv_scales: KvScales::default(),
             };
-            let attended = b.rope_attend(&fused, spec, &attn, cache, 0, bf16);
+            let attended = b.rope_attend(&fused, spec, &attn, cache, 0, Cuda::wants(out));
             b.linear_add(&attended, out, None, &x);
             let wanted = b.gather(&x);
             let normed = b.norm(&wanted, &norm, bf16);
             b.linear(&normed, table, None)
         };
-        let logits = cuda.step(key, inputs, &mut body).unwrap();
+        let logits = cuda.step(key, inputs, &[], &mut body).unwrap();
         let mut values = Vec::new();
         if key != StepKey::Plan {
             cuda.read(&logits, &mut values).unwrap();
@@ -103,6 +103,12 @@ impl Layer {
     fn recorded(&self) -> usize {
         self.cuda.graphs.num_recorded()
     }
+}
+
+/// A weight for which attention keeps its rows' peaks.
+fn fp8(cuda: &mut Cuda, rows: usize, cols: usize) -> Weight {
+    let codes = quant::fp8_e4m3::encode(&Random::new(42).vector(rows * cols));
+    cuda.pack(&[Stored::new(rows, cols, Format::Fp8E4m3, &codes).unwrap()], Role::Row).unwrap()
 }
 
 /// One token of each `(sequence, position)`, in blocks of its own.
@@ -180,7 +186,7 @@ fn a_replay_looks_at_the_inputs_again() {
     for (why, spoil) in spoil {
         let mut inputs = good.clone();
         spoil(&mut inputs);
-        let refused = layer.cuda.step(key, &inputs, &mut |_| panic!("a recorded step is not run again"));
+        let refused = layer.cuda.step(key, &inputs, &[], &mut |_| panic!("a recorded step is not run again"));
         let message = refused.err().expect(why).message;
         assert!(message.contains(why), "{why}: {message}");
     }
@@ -194,7 +200,7 @@ fn a_step_that_was_not_planned_is_refused() {
     let mut inputs = decode(&[(0, 3); MAX_SEQS]);
     inputs.groups[0].block_tables = vec![0; 4 * MAX_SEQS * BLOCKS];
     inputs.groups[0].stride = 4 * BLOCKS;
-    let refused = layer.cuda.step(StepKey::Eager, &inputs, &mut |_| panic!("nothing is launched"));
+    let refused = layer.cuda.step(StepKey::Eager, &inputs, &[], &mut |_| panic!("nothing is launched"));
     assert!(refused.err().unwrap().message.contains("planned"));
 }
 

@@ -1,24 +1,22 @@
-//! Checkpoints' INT4 against the reference: groups of every size, zeros, columns in another order, and a row's bits in any company.
+//! Checkpoints' INT4: which kernel takes which groups, and a row's bits in any company.
 
-use quant::{OwnedScales, Scales};
+use quant::Scales;
 
-use super::dense::{inputs, normed};
+use super::dense::agree;
 use super::*;
+use crate::ops::products::{Groups, Op, Row, Weight, normed, step};
 
-/// A weight of `outputs` x `inputs` in groups of `group`.
+/// A weight of `outputs` x `inputs`, and what it is packed as.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Case {
+struct Case {
     inputs: usize,
     outputs: usize,
-    group: usize,
-    zeros: bool,
-    /// Columns are in an order of their own.
-    ordered: bool,
+    groups: Groups,
     kind: Kind,
 }
 
-pub(super) const fn case(inputs: usize, outputs: usize, group: usize, zeros: bool, ordered: bool, kind: Kind) -> Case {
-    Case { inputs, outputs, group, zeros, ordered, kind }
+const fn case(inputs: usize, outputs: usize, size: usize, zeros: bool, ordered: bool, kind: Kind) -> Case {
+    Case { inputs, outputs, groups: Groups { size, zeros, ordered }, kind }
 }
 
 const CASES: [Case; 10] = [
@@ -42,88 +40,44 @@ const CASES: [Case; 10] = [
 /// Tokens of a step.
 const TOKENS: [usize; 7] = [66, 64, 17, 16, 15, 2, 1];
 
-/// Codes, scales of bf16, zeros, and an order that gives each group its full number of columns.
-pub(super) fn part(random: &mut Random, case: Case, rows: usize) -> (Vec<u8>, OwnedScales) {
-    let groups = case.inputs.div_ceil(case.group);
-    let codes = (0..rows * case.inputs / 2).map(|_| random.next_u64() as u8).collect();
-    let scales = (0..rows * groups).map(|_| bf16::from_f32(0.02 + random.uniform() * 0.08).to_f32()).collect();
-    let zeros = case.zeros.then(|| (0..rows * groups).map(|_| (random.next_u64() % 16) as u8).collect());
-    // 7 has no factor in common with any number of columns here.
-    let group_of = |col: usize| (col * 7 % case.inputs / case.group) as u32;
-    let group_of = case.ordered.then(|| (0..case.inputs).map(group_of).collect());
-    (codes, OwnedScales { zeros, group_of, ..OwnedScales::new(1, case.group, scales) })
-}
-
-fn weight<B: Backend>(b: &mut B, case: Case, role: Role) -> B::Weight {
-    let mut random = Random::new(11);
-    let count = if role == Role::Glu { 2 } else { 1 };
-    let rows = case.outputs / count;
-    let parts: Vec<_> = (0..count).map(|_| part(&mut random, case, rows)).collect();
-    let parts: Vec<_> = parts.iter().map(|(codes, scales)| stored(rows, case.inputs, codes, scales.borrow())).collect();
-    b.pack(&parts, role).unwrap()
-}
-
 fn stored<'a>(rows: usize, cols: usize, codes: &'a [u8], scales: Scales<'a>) -> Stored<'a> {
     Stored::new(rows, cols, Format::Int4, codes).unwrap().with_scales(scales).unwrap()
 }
 
-/// Twice the weight's product with rows of a random table, for each of [`TOKENS`] of them.
-fn products<B: Backend>(b: &mut B, case: Case, w: &B::Weight) -> Vec<Vec<f32>> {
-    let table = values(&mut Random::new(13), TOKENS[0] * case.inputs);
-    let table = pack(b, &table, case.inputs, Role::Embed);
-    let gain = b.vector(&vec![1.0; case.inputs]).unwrap();
-    run(b, &TOKENS.map(inputs), &mut |b| {
-        let x = b.embed(&table, 1.0);
-        let act = normed(b, &x, &gain, case.inputs, B::wants(w));
-        let onto = b.linear(&act, w, None);
-        b.linear_add(&act, w, None, &onto);
-        onto
-    })
+#[test]
+fn a_row_of_a_product_does_not_see_its_neighbours() {
+    for case in CASES {
+        let Some(mut cuda) = gpu("a_row_of_a_product_does_not_see_its_neighbours") else { return };
+        let Case { inputs, outputs, groups, kind } = case;
+        let weight = Weight::Int4(groups).pack(&mut cuda, Role::Column, 1, (outputs, inputs));
+        assert_eq!((weight.kind, weight.order.is_some()), (kind, groups.ordered), "{case:?}");
+        let table = values(&mut Random::new(13), TOKENS[0] * inputs);
+        let table = pack(&mut cuda, &table, inputs, Role::Embed);
+        let gain = cuda.vector(&vec![1.0; inputs]).unwrap();
+        let found = run(&mut cuda, &TOKENS.map(step), &mut |b| {
+            let x = b.embed(&table, 1.0);
+            let act = normed(b, &x, &gain, inputs, Cuda::wants(&weight));
+            b.linear(&act, &weight, None)
+        });
+        // The last rows of the step of all, bit by bit.
+        for (rows, tokens) in found.iter().zip(TOKENS) {
+            assert!(*rows == found[0][(TOKENS[0] - tokens) * outputs..], "{case:?} in a step of {tokens} rows");
+        }
+    }
+}
+
+fn is_int4(row: &Row) -> bool {
+    matches!(row.weight, Weight::Int4(_))
 }
 
 #[test]
-fn groups_zeros_and_orders_agree() {
-    for case in CASES {
-        let Some(mut cuda) = gpu("groups_zeros_and_orders_agree") else { return };
-        let mut reference = Reference::new();
-        let (w, expected) = (weight(&mut cuda, case, Role::Column), weight(&mut reference, case, Role::Column));
-        assert_eq!(w.kind, case.kind, "{case:?}");
-        assert_eq!(w.order.is_some(), case.ordered, "{case:?}");
-        let (actual, expected) = (products(&mut cuda, case, &w), products(&mut reference, case, &expected));
-        let tolerance = Tolerance { absolute: 0.04 * (case.inputs as f32).sqrt(), relative: 0.02 };
-        for ((actual, expected), tokens) in actual.iter().zip(&expected).zip(TOKENS) {
-            check_close(&format!("{case:?}, {tokens} tokens"), actual, expected, tolerance);
-        }
-        // The last rows of the step of all, bit by bit.
-        for (rows, tokens) in actual.iter().zip(TOKENS) {
-            assert!(*rows == actual[0][(TOKENS[0] - tokens) * case.outputs..], "{case:?} in a step of {tokens} rows");
-        }
-    }
+fn products_agree() {
+    agree("products_agree", |row| is_int4(row) && matches!(row.op, Op::Linear | Op::Add));
 }
 
 #[test]
 fn gated_units_agree() {
-    for case in [CASES[0], CASES[1], CASES[2], CASES[7]] {
-        let Some(mut cuda) = gpu("gated_units_agree") else { return };
-        let tolerance = Tolerance { absolute: 0.1 * (case.inputs as f32).sqrt(), relative: 0.03 };
-        let expected = gated(&mut Reference::new(), case);
-        for (actual, expected) in gated(&mut cuda, case).iter().zip(&expected) {
-            check_close(&format!("{case:?}"), actual, expected, tolerance);
-        }
-    }
-}
-
-fn gated<B: Backend>(b: &mut B, case: Case) -> Vec<Vec<f32>> {
-    let (w, same) = (weight(b, case, Role::Glu), identity(b, case.outputs / 2));
-    let table = values(&mut Random::new(13), 66 * case.inputs);
-    let table = pack(b, &table, case.inputs, Role::Embed);
-    let gain = b.vector(&vec![1.0; case.inputs]).unwrap();
-    run(b, &[66, 17, 3].map(inputs), &mut |b| {
-        let x = b.embed(&table, 1.0);
-        let act = normed(b, &x, &gain, case.inputs, B::wants(&w));
-        let units = b.linear_glu(&act, &w, Activation::Silu, B::wants(&same));
-        b.linear(&units, &same, None)
-    })
+    agree("gated_units_agree", |row| is_int4(row) && matches!(row.op, Op::Glu(_)));
 }
 
 #[test]

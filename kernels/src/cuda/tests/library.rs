@@ -108,7 +108,7 @@ fn the_library_agrees_where_it_is_asked() {
 /// Gated units of 65 rows: the least that the library is asked for.
 fn gated(cuda: &mut Cuda) -> Vec<f32> {
     let (rows, hidden, units) = (65, 32, 16);
-    let (pair, same) = (emit::pair(cuda, units, hidden, Role::Glu), identity(cuda, units));
+    let (pair, same) = (emit::pair(cuda, units, hidden, Role::Glu, 1.0), identity(cuda, units));
     let table = pack(cuda, &values(&mut Random::new(3), rows * hidden), hidden, Role::Embed);
     let spec = NormSpec { gain: cuda.vector(&vec![1.0; hidden]).unwrap(), eps: 1e-5, size: hidden };
     let step = StepInputs { token_ids: (0..rows as u32).collect(), ..StepInputs::default() };

@@ -157,7 +157,7 @@ fn step<P>(
     op: &mut dyn FnMut(&mut Cuda, &P, usize),
 ) -> Result<Duration> {
     let started = Instant::now();
-    let last = cuda.step(key, inputs, &mut |b| {
+    let last = cuda.step(key, inputs, &[], &mut |b| {
         let prepared = prepare(b);
         (0..count).for_each(|idx| op(b, &prepared, idx));
         b.gather(tick)

@@ -47,10 +47,11 @@ impl Bench<'_> {
     fn pick(&mut self, rows: usize, params: &SamplingParams) -> Result<f64> {
         let logits = self.cuda.vector(&noise(rows * self.scale.vocab))?;
         let inputs = StepInputs { logit_tokens: (0..rows as u32).collect(), ..plain_inputs(rows) };
-        for key in [StepKey::Plan, StepKey::Eager] {
-            self.cuda.step(key, &inputs, &mut |_| logits.clone())?;
-        }
         let row = |idx| Row { position: idx as u32, tokens: &[7], prompt_len: 1, ..Row::alone(idx, params) };
+        let mut rows: Vec<_> = (0..rows).map(row).collect();
+        for key in [StepKey::Plan, StepKey::Eager] {
+            self.cuda.step(key, &inputs, &rows, &mut |_| logits.clone())?;
+        }
         let mut sampled = Sampled::default();
         let picks = if self.scale.is_tiny { 2 } else { PICKS };
         let mut rounds = Vec::new();
@@ -58,7 +59,7 @@ impl Bench<'_> {
             let started = Instant::now();
             for _ in 0..picks {
                 sampled.clear();
-                self.cuda.sample(&logits, &mut (0..rows).map(row).collect::<Vec<_>>(), &mut sampled)?;
+                self.cuda.sample(&logits, &mut rows, &mut sampled)?;
             }
             rounds.push(started.elapsed().as_secs_f64() / picks as f64);
         }

@@ -94,7 +94,7 @@ impl Matrix {
         Self { rows, cols, format, bytes, scales }
     }
 
-    fn stored(&self) -> Stored<'_> {
+    pub fn stored(&self) -> Stored<'_> {
         let stored = Stored::new(self.rows, self.cols, self.format, &self.bytes).expect("a matrix");
         match &self.scales {
             Some(scales) => stored.with_scales(scales.borrow()).expect("scales of the matrix"),
@@ -169,8 +169,8 @@ impl Mixture {
             b.experts_add(&gated, &down, &routing, &x);
             x
         };
-        b.step(StepKey::Plan, &inputs, &mut body).expect("a plan");
-        let x = b.step(StepKey::Eager, &inputs, &mut body).expect("a step");
+        b.step(StepKey::Plan, &inputs, &[], &mut body).expect("a plan");
+        let x = b.step(StepKey::Eager, &inputs, &[], &mut body).expect("a step");
         let mut values = Vec::new();
         b.read(&x, &mut values).expect("the stream");
         values
