@@ -87,7 +87,10 @@ impl Simulated {
         let base_url = format!("http://{}", listener.local_addr().expect("it is bound"));
         let (stop, stopped) = oneshot::channel();
         let handle = engine.clone();
-        let thread = std::thread::spawn(move || serve(listener, handle, stopped));
+        let thread = std::thread::spawn(move || {
+            let stopped = async { stopped.await.unwrap_or_default() };
+            server::run(listener, handle, ServerConfig::new("simulated"), stopped).expect("it serves");
+        });
         Self { base_url, engine, steps, stop, thread }
     }
 
@@ -97,16 +100,6 @@ impl Simulated {
         self.engine.shutdown(Duration::ZERO);
         std::mem::take(&mut self.steps.lock().expect("nobody panics with it"))
     }
-}
-
-fn serve(listener: TcpListener, engine: EngineHandle, stopped: oneshot::Receiver<()>) {
-    let runtime = server::runtime().expect("a runtime");
-    runtime.block_on(async move {
-        listener.set_nonblocking(true).expect("a socket");
-        let listener = tokio::net::TcpListener::from_std(listener).expect("a socket of this runtime");
-        let stopped = async { stopped.await.unwrap_or_default() };
-        server::serve(listener, engine, ServerConfig::new("simulated"), stopped).await.expect("it serves");
-    });
 }
 
 fn text_model() -> text::TextModel {

@@ -23,11 +23,10 @@ mod sse;
 
 use std::future::Future;
 use std::io;
+use std::net::TcpListener;
 use std::sync::Arc;
 
 use engine::EngineHandle;
-use tokio::net::TcpListener;
-use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
 pub use config::{RequestLimits, ServerConfig, Timeouts};
@@ -36,30 +35,35 @@ pub use config::{RequestLimits, ServerConfig, Timeouts};
 /// would take turns with the first, and with whoever computes, in slices of milliseconds.
 const CORES_PER_WORKER: usize = 4;
 
-/// The runtime to serve on, as large as this machine wants it.
-///
-/// # Errors
-/// If a thread cannot be started.
-pub fn runtime() -> io::Result<Runtime> {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let workers = (cores / CORES_PER_WORKER).max(1);
-    tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build()
-}
-
-/// Serves until `stop` is ready; then refuses new requests, lets running ones finish within
+/// Serves, on threads of its own, until `stop` is ready; then refuses new requests, lets running ones finish within
 /// `ServerConfig::shutdown_timeout`, stops the engine and returns.
 ///
 /// # Errors
 /// If the engine gives up. What a device leaves behind may hold for the whole process: only another one can serve again.
+/// Or if a thread cannot be started.
 ///
 /// # Panics
 /// If `config` has no model name.
-pub async fn serve(
+pub fn run(
     listener: TcpListener,
     engine: EngineHandle,
     config: ServerConfig,
-    stop: impl Future<Output = ()> + Send + 'static,
+    stop: impl Future<Output = ()>,
 ) -> io::Result<()> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let workers = (cores / CORES_PER_WORKER).max(1);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build()?;
+    runtime.block_on(serve(listener, engine, config, stop))
+}
+
+async fn serve(
+    listener: TcpListener,
+    engine: EngineHandle,
+    config: ServerConfig,
+    stop: impl Future<Output = ()>,
+) -> io::Result<()> {
+    listener.set_nonblocking(true)?;
+    let listener = tokio::net::TcpListener::from_std(listener)?;
     let app = Arc::new(app::App::new(engine.clone(), config));
     let (close, closed) = watch::channel(false);
     let serving = listen::run(listener, routes::router(Arc::clone(&app)), &app.config.timeouts, closed);

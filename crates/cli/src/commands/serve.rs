@@ -1,6 +1,5 @@
 //! `tokenmill serve`: load, listen, say where, and end in order.
 
-use std::future::Future;
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
@@ -30,12 +29,7 @@ pub fn run(args: &ServeArgs) -> Result<()> {
         ..ServerConfig::new(&assembled.files.name)
     };
     announce(&assembled, &config, listener.local_addr()?);
-    let runtime = server::runtime()?;
-    let engine = assembled.engine.clone();
-    runtime.block_on(async move {
-        listener.set_nonblocking(true)?;
-        server::serve(tokio::net::TcpListener::from_std(listener)?, engine, config, stop_signal()?).await
-    })?;
+    server::run(listener, assembled.engine.clone(), config, stop_signal())?;
     assembled.engine.shutdown(Duration::ZERO);
     Ok(())
 }
@@ -102,16 +96,20 @@ fn file_size(path: &std::path::Path) -> String {
     }
 }
 
-/// Resolves at the first SIGTERM or Ctrl-C; a second one ends the process at once.
-fn stop_signal() -> std::io::Result<impl Future<Output = ()> + Send + 'static> {
+/// Ends at the first SIGTERM or Ctrl-C; a second one ends the process at once.
+async fn stop_signal() {
     use tokio::signal::unix::{SignalKind, signal};
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    Ok(async move {
+    let (mut terminate, mut interrupt) = match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
+        (Ok(terminate), Ok(interrupt)) => (terminate, interrupt),
+        (Err(error), _) | (_, Err(error)) => {
+            tracing::warn!(%error, "signals cannot be caught: they end the server at once");
+            return std::future::pending().await;
+        }
+    };
+    tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+    eprintln!("stopping: running requests may finish; once more to stop at once");
+    tokio::spawn(async move {
         tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
-        eprintln!("stopping: running requests may finish; once more to stop at once");
-        tokio::spawn(async move {
-            tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
-            std::process::exit(130);
-        });
-    })
+        std::process::exit(130);
+    });
 }

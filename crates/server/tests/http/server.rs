@@ -56,7 +56,8 @@ impl Server {
         let addr = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
         let (handle, config) = (engine.clone(), setup.config);
-        let thread = thread::spawn(move || serve(listener, handle, config, stopped));
+        let thread =
+            thread::spawn(move || server::run(listener, handle, config, async { stopped.await.unwrap_or_default() }));
         Self { addr, engine, steps, stop: Mutex::new(Some(stop)), thread: Some(thread) }
     }
 
@@ -136,23 +137,6 @@ fn wait(what: &str, condition: impl Fn() -> bool) {
         assert!(Instant::now() < deadline, "waited in vain until {what}");
         thread::yield_now();
     }
-}
-
-fn serve(
-    listener: std::net::TcpListener,
-    engine: EngineHandle,
-    config: ServerConfig,
-    stopped: oneshot::Receiver<()>,
-) -> std::io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    runtime.block_on(async {
-        listener.set_nonblocking(true).unwrap();
-        let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-        let stop = async {
-            let _ = stopped.await;
-        };
-        server::serve(listener, engine, config, stop).await
-    })
 }
 
 fn text_model() -> text::TextModel {

@@ -232,15 +232,9 @@ impl OurServer {
         eprintln!("{} on {}, in this process at {base_url}", assembled.files.name, assembled.device);
         let (stop, stopped) = oneshot::channel::<()>();
         let engine = assembled.engine.clone();
-        let thread = std::thread::Builder::new().name("server".to_owned()).spawn(move || {
-            let runtime = server::runtime()?;
-            runtime.block_on(async move {
-                listener.set_nonblocking(true)?;
-                let stopped = async { stopped.await.unwrap_or_default() };
-                server::serve(tokio::net::TcpListener::from_std(listener)?, engine, config, stopped).await
-            })?;
-            Ok(())
-        })?;
+        let thread = std::thread::Builder::new()
+            .name("server".to_owned())
+            .spawn(move || Ok(server::run(listener, engine, config, async { stopped.await.unwrap_or_default() })?))?;
         Ok(Self { base_url, assembled, stop, thread })
     }
 
