@@ -136,14 +136,9 @@ fn link(compiler: &Compiler, build: Build, objects: &[Object], others: &[&str], 
     compiler.link(objects, &flags.chain(build.link_flags().iter().copied()).collect::<Vec<_>>(), name)
 }
 
-/// Lets `command`, a program that is not instrumented itself, run kernels under `sanitizer` by the library in `folder`.
-pub fn watch(sanitizer: Sanitizer, folder: &Path, command: &mut Command) -> Result<()> {
-    command.envs(variables(Build { sanitizer: Some(sanitizer) }, folder)?);
-    Ok(())
-}
-
-/// What a program's environment needs to run on the library in `folder`.
-fn variables(build: Build, folder: &Path) -> Result<Vec<(&'static str, String)>> {
+/// What a program, which is not instrumented itself, needs in its environment to run kernels on the library in `folder`.
+pub fn variables(sanitizer: Option<Sanitizer>, folder: &Path) -> Result<Vec<(&'static str, String)>> {
+    let build = Build { sanitizer };
     let mut variables = vec![("LD_LIBRARY_PATH", folder.display().to_string())];
     variables.extend(build.options().map(|(name, value)| (name, value.to_owned())));
     if let Some(library) = build.preloaded() {
@@ -154,7 +149,7 @@ fn variables(build: Build, folder: &Path) -> Result<Vec<(&'static str, String)>>
 
 /// Builds, and prints how to use what was built.
 pub fn build_and_tell(root: &Path, sanitizer: Option<Sanitizer>) -> Result<()> {
-    let variables = variables(Build { sanitizer }, &build(root, sanitizer)?)?;
+    let variables = variables(sanitizer, &build(root, sanitizer)?)?;
     let settings: Vec<_> = variables.into_iter().map(|(name, value)| format!("{name}={value}")).collect();
     println!("{}", settings.join(" "));
     Ok(())

@@ -103,12 +103,9 @@ fn passes(tree: &Path, tests: &Path, names: &str, watch: Watch) -> Result<bool> 
     let sanitizer = if let Watch::Under(sanitizer) = watch { Some(sanitizer) } else { None };
     let folder = emu::build(tree, sanitizer)?;
     let mut command = Command::new("timeout");
-    command.arg("300").arg(tests).arg(format!("cuda::tests::{names}")).env("LD_LIBRARY_PATH", &folder);
+    command.arg("300").arg(tests).arg(format!("cuda::tests::{names}")).envs(emu::variables(sanitizer, &folder)?);
     if watch == Watch::Early {
         command.env("TOKENMILL_EMU_ORDER", "early");
-    }
-    if let Some(sanitizer) = sanitizer {
-        emu::watch(sanitizer, &folder, &mut command)?;
     }
     let status = command.stdout(Stdio::null()).stderr(Stdio::null()).status().context("cannot start the tests")?;
     Ok(status.success())

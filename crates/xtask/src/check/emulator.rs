@@ -1,65 +1,78 @@
-//! The CUDA kernels on the emulator: its own tests, then the kernels' tests in other orders of lanes and of kernels, and under
-//! sanitizers. (The plain order is part of all tests, which find the emulator by themselves.)
+//! The CUDA kernels on the emulator: its own tests, then the kernels' tests under sanitizers, and in other orders of lanes and of
+//! kernels. (The plain order is part of all tests, which find the emulator by themselves.)
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::process::Command;
 
 use anyhow::{Result, ensure};
 use serde_json::Value;
 
-use super::{Context, Counts, cargo, command, kernels};
+use super::harness::{self, Harness};
+use super::{Context, Counts, command, kernels};
 use crate::emu::{self, Sanitizer};
 use crate::pack::{self, Programs};
 
-const ALL: &[&str] = &["cuda::tests"];
 /// Under the thread sanitizer all tests would take many minutes: these launch a kernel of each source at least, as few times as they can.
 const WATCHED: &str = include_str!("../../../../kernels/src/cuda/tests/watched.txt");
 
-pub(super) fn run(context: &Context) -> Result<Counts> {
-    let mut counts = emu::test(&context.root, None)?;
-    let folder = emu::build(&context.root, None)?;
-    // The program itself: a sanitizer shall watch it, and not cargo.
-    let program = context.built()?.library_tests("kernels")?;
-    let each = kernels::names(&context.root)?.into_iter().map(|name| (name.clone(), vec![name])).collect();
-    // Blocks of 8.6 have the least shared memory, and nothing overlaps there; the other orders are on 9.0.
-    for (order, capability) in [("reverse", "8.6"), ("random", "9.0"), ("early", "9.0")] {
-        println!("-- {order} order, compute capability {capability}");
-        let mut command = program.command();
-        command
-            .args(ALL)
-            .env("LD_LIBRARY_PATH", &folder)
-            .env("TOKENMILL_EMU_ORDER", order)
-            .env("TOKENMILL_EMU_CAPABILITY", capability);
-        counts.merge(launching(context, &mut command, &each)?);
-    }
-    let by_source = emu::kernels_by_source(&folder)?;
-    let watched: Vec<&str> = WATCHED.lines().collect();
-    for (sanitizer, names, wanted) in [(Sanitizer::Address, ALL, &each), (Sanitizer::Thread, &watched, &by_source)] {
-        println!("-- {sanitizer:?} sanitizer");
-        let folder = emu::build(&context.root, Some(sanitizer))?;
-        let mut command = program.command();
-        emu::watch(sanitizer, &folder, command.args(names))?;
-        counts.merge(launching(context, &mut command, wanted)?);
-    }
-    counts.merge(gpu_check(context, &folder)?);
-    Ok(counts)
+/// One way to run the kernels' tests.
+struct Way<'a> {
+    name: String,
+    tests: Vec<&'a str>,
+    /// A kernel for each of these must be launched.
+    wanted: &'a Wanted,
+    variables: Vec<(&'static str, String)>,
 }
 
 /// Kernels by what they stand for: themselves, or their source.
 type Wanted = BTreeMap<String, Vec<String>>;
 
-/// Counts the tests that `command` runs, and one more: that among them they launch a kernel for each that is `wanted`.
-fn launching(context: &Context, command: &mut Command, wanted: &Wanted) -> Result<Counts> {
-    let path = context.target().join("emu-launched.txt");
-    std::fs::remove_file(&path).ok();
-    let mut counts = cargo::counted(context, command.env("TOKENMILL_EMU_LAUNCHED", &path))?;
-    let launched = std::fs::read_to_string(&path).unwrap_or_default();
-    let missing = missing(wanted, &launched);
-    if !missing.is_empty() {
-        println!("never launched: {}", missing.join(", "));
+pub(super) fn run(context: &Context) -> Result<Counts> {
+    let mut counts = emu::test(&context.root, None)?;
+    let plain = emu::build(&context.root, None)?;
+    let each = kernels::names(&context.root)?.into_iter().map(|name| (name.clone(), vec![name])).collect();
+    let by_source = emu::kernels_by_source(&plain)?;
+    let mut ways = Vec::new();
+    for (sanitizer, tests, wanted) in
+        [(Sanitizer::Address, vec!["cuda::tests"], &each), (Sanitizer::Thread, WATCHED.lines().collect(), &by_source)]
+    {
+        let variables = emu::variables(Some(sanitizer), &emu::build(&context.root, Some(sanitizer))?)?;
+        ways.push(Way { name: format!("{sanitizer:?} sanitizer"), tests, wanted, variables });
     }
-    counts.add(missing.is_empty());
+    // Blocks of 8.6 have the least shared memory, and nothing overlaps there; the other orders are on 9.0.
+    for (order, capability) in [("early", "9.0"), ("random", "9.0"), ("reverse", "8.6")] {
+        let mut variables = emu::variables(None, &plain)?;
+        variables.push(("TOKENMILL_EMU_ORDER", order.to_owned()));
+        variables.push(("TOKENMILL_EMU_CAPABILITY", capability.to_owned()));
+        ways.push(Way { name: format!("{order} order"), tests: vec!["cuda::tests"], wanted: &each, variables });
+    }
+    counts.merge(run_all(context, &ways)?);
+    counts.merge(gpu_check(context, &plain)?);
+    Ok(counts)
+}
+
+/// Counts the tests of all ways, and one more each: that among them they launch all that is wanted.
+fn run_all(context: &Context, ways: &[Way<'_>]) -> Result<Counts> {
+    // The program itself: a sanitizer shall watch it, and not cargo.
+    let program = context.built()?.library_tests("kernels")?;
+    let launched = |way: &Way<'_>| context.target().join(format!("emu-launched-{}.txt", way.name.replace(' ', "-")));
+    let mut harnesses = Vec::new();
+    for way in ways {
+        std::fs::remove_file(launched(way)).ok();
+        let mut harness = Harness::new(program, &format!(", {}", way.name));
+        harness.command.args(&way.tests).envs(way.variables.iter().map(|(name, value)| (name, value)));
+        // A thread for each: the ways fill the cores, and none ends with a test that keeps one core waiting.
+        harness.command.env("RUST_TEST_THREADS", "1").env("TOKENMILL_EMU_LAUNCHED", launched(way));
+        harnesses.push(harness);
+    }
+    let mut counts = harness::run(context, harnesses)?;
+    for way in ways {
+        let missing = missing(way.wanted, &std::fs::read_to_string(launched(way)).unwrap_or_default());
+        if !missing.is_empty() {
+            println!("{} never launched: {}", way.name, missing.join(", "));
+        }
+        counts.add(missing.is_empty());
+    }
     Ok(counts)
 }
 

@@ -2,30 +2,32 @@
 
 use anyhow::Result;
 
-use super::{Context, Counts, cargo};
+use super::harness::{self, Harness};
+use super::{Context, Counts};
 
 pub(super) const PACKAGE: &str = "tests";
 
 /// Runs [`PACKAGE`] for each instruction set; one that the processor lacks is counted as skipped.
 pub(super) fn run(context: &Context) -> Result<Counts> {
-    let mut counts = Counts::default();
+    let (mut counts, mut harnesses) = (Counts::default(), Vec::new());
     for (isa, here) in instruction_sets() {
         if !here {
             println!("SKIPPED goldens with {isa}: this processor does not have it");
             counts.skipped += 1;
             continue;
         }
-        println!("-- {isa}");
-        let is_first = counts.passed + counts.failed == 0;
+        let is_first = harnesses.is_empty();
         for program in context.built()?.tests().filter(|program| program.package == PACKAGE) {
-            let mut command = program.command();
+            let mut harness = Harness::new(program, &format!(" with {isa}"));
+            harness.command.env("TOKENMILL_ISA", isa);
             if !is_first {
                 // The reference backend and GPUs have none of these instruction sets: once is enough.
-                command.args(["--skip", "on_the_reference_backend"]).env("TOKENMILL_TEST_GPU", "off");
+                harness.command.args(["--skip", "on_the_reference_backend"]).env("TOKENMILL_TEST_GPU", "off");
             }
-            counts.merge(cargo::counted(context, command.env("TOKENMILL_ISA", isa))?);
+            harnesses.push(harness);
         }
     }
+    counts.merge(harness::run(context, harnesses)?);
     Ok(counts)
 }
 

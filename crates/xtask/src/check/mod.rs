@@ -8,6 +8,7 @@ mod clients;
 mod command;
 mod emulator;
 mod goldens;
+mod harness;
 mod kernels;
 mod model;
 mod report;
