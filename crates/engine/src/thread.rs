@@ -1,8 +1,8 @@
 //! The engine thread: feeds EngineCore with messages and the time, and parks when there is nothing to do.
 //!
-//! This is the engine's edge: a panic inside a step ends here, as a failure of the requests that were open.
+//! This is the engine's edge: a panic inside a step ends here, as a failure of the requests that were open. One outside of it, as while
+//! the device is brought back, ends the engine.
 
-use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
@@ -14,7 +14,8 @@ use crate::shared::Shared;
 
 /// Runs until it is told to stop, nobody can send anything any more, or the executor is beyond help.
 pub(crate) fn run(mut core: EngineCore, inbox: &Receiver<Message>, shared: &Shared) {
-    let outcome = serve(&mut core, inbox, shared);
+    let outcome = caught(|| serve(&mut core, inbox, shared));
+    let outcome = outcome.unwrap_or_else(|panic| Err(Fatal(format!("A panic outside of a step: {panic}"))));
     shared.advance(State::Stopped);
     core.fail_all("The engine has stopped.");
     shared.publish(core.stats());
@@ -62,15 +63,17 @@ fn stop(message: &Message) -> Option<Duration> {
 }
 
 fn step(core: &mut EngineCore, messages: &mut Vec<Message>, shared: &Shared) -> Result<Activity, Fatal> {
-    let attempt = AssertUnwindSafe(|| core.step(messages.drain(..), shared.now()));
-    catch_unwind(attempt).unwrap_or_else(|panic| {
+    caught(|| core.step(messages.drain(..), shared.now())).unwrap_or_else(|panic| {
         messages.clear();
-        core.rebuild(what(&panic))?;
+        core.rebuild(&panic)?;
         Ok(Activity::Idle)
     })
 }
 
-fn what(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic without a message")
+/// What `work` gives, or what it panicked with.
+fn caught<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("it has no message").to_owned()
+    })
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::client::{self, head};
 use crate::fold;
-use crate::server::Server;
+use crate::server::{Health, Server};
 
 const CHAT: &str = "/v1/chat/completions";
 /// What a step takes where a test needs requests to last.
@@ -180,7 +180,7 @@ fn an_engine_that_hangs_is_not_healthy() {
 
 #[test]
 fn a_server_ends_with_its_engine() {
-    let server = Server::with(|setup| setup.is_broken = true);
+    let server = Server::with(|setup| setup.health = Health::Lost);
     // Each request fails after three losses, the engine after nine.
     let mut body = endless(1);
     body["stream"] = false.into();
@@ -191,6 +191,16 @@ fn a_server_ends_with_its_engine() {
         end.contains("its engine has given up: The device failed 9 times in a row") && end.ends_with("gone"),
         "{end}"
     );
+}
+
+#[test]
+fn a_server_ends_with_a_device_that_panics_for_good() {
+    let server = Server::with(|setup| setup.health = Health::Panics);
+    let mut body = endless(1);
+    body["stream"] = false.into();
+    assert_eq!(server.post(CHAT, &body).status, 500);
+    let end = server.ended().unwrap_err().to_string();
+    assert!(end.contains("its engine has given up") && end.ends_with("burnt out"), "{end}");
 }
 
 #[test]

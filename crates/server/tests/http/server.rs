@@ -23,8 +23,16 @@ pub struct Setup {
     pub engine: EngineConfig,
     /// What a step takes.
     pub pace: Duration,
-    /// Whether every step loses the device.
-    pub is_broken: bool,
+    pub health: Health,
+}
+
+/// What every step of the device comes to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Health {
+    Sound,
+    Lost,
+    /// And it panics once more when it is brought back.
+    Panics,
 }
 
 pub struct Server {
@@ -42,15 +50,15 @@ impl Server {
 
     pub fn with(change: impl FnOnce(&mut Setup)) -> Self {
         let (config, engine) = (ServerConfig::new("tiny/model"), EngineConfig::default());
-        let mut setup = Setup { config, engine, pace: Duration::ZERO, is_broken: false };
+        let mut setup = Setup { config, engine, pace: Duration::ZERO, health: Health::Sound };
         change(&mut setup);
         let steps = Arc::new(Mutex::new(()));
         let text = Arc::new(text_model());
         let config =
             SimConfig { delay: setup.pace, ..SimConfig::plain(text.tokenizer.vocab_size() as u32, MAX_MODEL_LEN) };
-        let (held, is_broken) = (Arc::clone(&steps), setup.is_broken);
+        let (held, health) = (Arc::clone(&steps), setup.health);
         let executor =
-            move || Ok(Box::new(Held { sim: SimExecutor::new(config), steps: held, is_broken }) as Box<dyn Executor>);
+            move || Ok(Box::new(Held { sim: SimExecutor::new(config), steps: held, health }) as Box<dyn Executor>);
         let engine = engine::start(setup.engine, text, executor).unwrap();
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listener.local_addr().unwrap();
@@ -152,7 +160,7 @@ fn text_model() -> text::TextModel {
 struct Held {
     sim: SimExecutor,
     steps: Arc<Mutex<()>>,
-    is_broken: bool,
+    health: Health,
 }
 
 impl Executor for Held {
@@ -170,13 +178,15 @@ impl Executor for Held {
 
     fn wait(&mut self, out: &mut ModelRunnerOutput) -> Result<(), ExecutorError> {
         drop(self.steps.lock());
-        if self.is_broken {
-            return Err(ExecutorError::Lost("gone".to_owned()));
+        match self.health {
+            Health::Sound => self.sim.wait(out),
+            Health::Lost => Err(ExecutorError::Lost("gone".to_owned())),
+            Health::Panics => panic!("burnt"),
         }
-        self.sim.wait(out)
     }
 
     fn control(&mut self, control: &Control) -> Result<(), ExecutorError> {
+        assert!(self.health != Health::Panics, "burnt out");
         self.sim.control(control)
     }
 }
