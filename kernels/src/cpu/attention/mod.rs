@@ -270,7 +270,7 @@ impl Work<'_> {
                 query += match self.job.end_query - query {
                     12.. if S::WIDE => self.queries::<S, BF16, 12, 2>(query, partition, out),
                     6.. if S::WIDE => self.queries::<S, BF16, 6, 4>(query, partition, out),
-                    6.. => self.queries::<S, BF16, 6, 1>(query, partition, out),
+                    4.. => self.queries::<S, BF16, 4, 1>(query, partition, out),
                     3.. if S::WIDE => self.queries::<S, BF16, 3, 4>(query, partition, out),
                     3.. => self.queries::<S, BF16, 3, 2>(query, partition, out),
                     _ => self.queries::<S, BF16, 1, 4>(query, partition, out),

@@ -1,5 +1,6 @@
 //! AVX2: each vector of sixteen lanes is two registers.
 
+use std::arch::asm;
 use std::arch::x86_64::*;
 
 use super::{Op, Simd};
@@ -15,6 +16,39 @@ macro_rules! both {
         // SAFETY: the trait's caller has the features.
         unsafe { [$op($($x[0]),+), $op($($x[1]),+)] }
     };
+}
+
+/// Eight numbers to bf16, in the low halves of the lanes.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn bf16(x: __m256) -> __m256i {
+    let bits = _mm256_castps_si256(x);
+    // Half a unit less one, and one more where the kept part is odd: rounds half to even.
+    let odd = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
+    let rounded = _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), odd);
+    let quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x0040_0000));
+    let is_nan = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_UNORD_Q>(x, x));
+    _mm256_srli_epi32::<16>(_mm256_blendv_epi8(rounded, quiet, is_nan))
+}
+
+/// `sum` and the products of pairs of bytes, of `a` unsigned. As written: a compiler that sees sums adds them up as a tree, whose leaves
+/// it has no registers for.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn add_products(mut sum: __m256i, a: __m256i, b: __m256i) -> __m256i {
+    // SAFETY: registers only.
+    unsafe {
+        asm!(
+            "vpmaddubsw {products}, {a}, {b}",
+            "vpaddw {sum}, {sum}, {products}",
+            products = out(ymm_reg) _,
+            sum = inout(ymm_reg) sum,
+            a = in(ymm_reg) a,
+            b = in(ymm_reg) b,
+            options(pure, nomem, nostack, preserves_flags)
+        );
+    }
+    sum
 }
 
 // SAFETY (of every block below): the trait's caller has the features and valid pointers.
@@ -60,6 +94,13 @@ impl Simd for Avx2 {
         unsafe {
             _mm256_storeu_ps(p, x[0]);
             _mm256_storeu_ps(p.add(8), x[1]);
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_bf16(p: *mut u16, x: F) {
+        unsafe {
+            let words = _mm256_packus_epi32(bf16(x[0]), bf16(x[1]));
+            _mm256_storeu_si256(p.cast(), _mm256_permute4x64_epi64::<0b11_01_10_00>(words));
         }
     }
     #[inline(always)]
@@ -168,6 +209,15 @@ impl Simd for Avx2 {
         let mask = unsafe { [_mm256_set1_epi32(0xffff); 2] };
         both!(_mm256_and_si256, a, mask)
     }
+    /// The pair `b` is cut in a vector: a word of its own for each half would come by way of the other registers.
+    #[inline(always)]
+    unsafe fn dot_pairs(sum: F, a: I, b: u32) -> F {
+        unsafe {
+            let [first, second] = Self::halves(a);
+            let b = Self::halves([_mm256_set1_epi32(b as i32); 2]);
+            Self::fma(second, b[1], Self::fma(first, b[0], sum))
+        }
+    }
     #[inline(always)]
     unsafe fn low_nibbles(a: I) -> I {
         let mask = unsafe { [_mm256_set1_epi8(0x0f); 2] };
@@ -190,8 +240,7 @@ impl Simd for Avx2 {
     #[inline(always)]
     unsafe fn dot_nibbles(sum: I, a: I, b: i32) -> I {
         let b = unsafe { [_mm256_set1_epi32(b); 2] };
-        let products = both!(_mm256_maddubs_epi16, a, b);
-        both!(_mm256_add_epi16, sum, products)
+        both!(add_products, sum, a, b)
     }
     /// `|a| * (b with a's sign)`: 128 * 127 * 2 stays within 16 bits.
     #[inline(always)]
