@@ -12,7 +12,6 @@
 //   in flight at up to 16 rows: 3 stages of 8 KiB of weights a block, and 1.9 to 3.4 blocks an SM of an H200 at 8B shapes (gemm.rs): 46 to
 //             80 KiB, where 4.8 TB/s through 132 SMs at 0.8 us take 29 KiB
 #include "experts.cuh"
-#include "gemm_kernels.cuh"
 #include "gemm_pipeline.cuh"
 
 template <int ROWS>
@@ -57,5 +56,17 @@ __device__ __forceinline__ void dense(const Experts& p) {
   if (choose_expert(p, own)) dense<TM, OUT>(own);
 }
 
-GEMM_KERNELS(gemm_bf16, Gemm, 4, dense<TM, OUT>)
-EXPERTS_KERNELS(experts_bf16, Experts, 4, dense<TM, OUT>)
+#define GEMMS(D)                                                                                                                                    \
+  extern "C" __global__ void __launch_bounds__(Layout<D>::THREADS, D == 128 ? 1 : 4) gemm_bf16_store_##D(const Gemm p) { dense<D, Out::Store>(p); } \
+  extern "C" __global__ void __launch_bounds__(Layout<D>::THREADS, D == 128 ? 1 : 4) gemm_bf16_add_##D(const Gemm p) { dense<D, Out::Add>(p); }     \
+  extern "C" __global__ void __launch_bounds__(Layout<D>::THREADS, D == 128 ? 1 : 4) gemm_bf16_glu_##D(const Gemm p) { dense<D, Out::Glu>(p); }
+
+#define EXPERTS(D)                                                                                                                         \
+  extern "C" __global__ void __launch_bounds__(Layout<D>::THREADS, 4) experts_bf16_store_##D(const Experts p) { dense<D, Out::Store>(p); } \
+  extern "C" __global__ void __launch_bounds__(Layout<D>::THREADS, 4) experts_bf16_glu_##D(const Experts p) { dense<D, Out::Glu>(p); }
+
+GEMMS(16)
+GEMMS(64)
+GEMMS(128)
+EXPERTS(16)
+EXPERTS(64)

@@ -10,7 +10,6 @@
 //   in flight at up to 16 rows: 7 stages of 2.5 KiB of weights or 5 of 4.5 a block, 1.9 to 3.4 blocks an SM of an H200 at 8B shapes: 34 KiB
 //             or more, where 4.8 TB/s through 132 SMs at 0.8 us take 29 KiB
 #include "gemm_coded.cuh"
-#include "gemm_kernels.cuh"
 
 template <int BITS, class L>
 struct Blocks {
@@ -66,7 +65,22 @@ using W4 = Blocks<4, L>;
 template <class L>
 using W8 = Blocks<8, L>;
 
-GEMM_KERNELS(gemm_w4, Gemm, 2, coded<W4, TM, OUT>)
-GEMM_KERNELS(gemm_w8, Gemm, 2, coded<W8, TM, OUT>)
-EXPERTS_KERNELS(experts_w4, Experts, 2, coded<W4, TM, OUT>)
-EXPERTS_KERNELS(experts_w8, Experts, 2, coded<W8, TM, OUT>)
+#define GEMMS(D)                                                                                                                    \
+  extern "C" __global__ void __launch_bounds__(Layout<D>::THREADS) gemm_w4_store_##D(const Gemm p) { coded<W4, D, Out::Store>(p); } \
+  extern "C" __global__ void __launch_bounds__(Layout<D>::THREADS) gemm_w4_add_##D(const Gemm p) { coded<W4, D, Out::Add>(p); }     \
+  extern "C" __global__ void __launch_bounds__(Layout<D>::THREADS) gemm_w4_glu_##D(const Gemm p) { coded<W4, D, Out::Glu>(p); }     \
+  extern "C" __global__ void __launch_bounds__(Layout<D>::THREADS) gemm_w8_store_##D(const Gemm p) { coded<W8, D, Out::Store>(p); } \
+  extern "C" __global__ void __launch_bounds__(Layout<D>::THREADS) gemm_w8_add_##D(const Gemm p) { coded<W8, D, Out::Add>(p); }     \
+  extern "C" __global__ void __launch_bounds__(Layout<D>::THREADS) gemm_w8_glu_##D(const Gemm p) { coded<W8, D, Out::Glu>(p); }
+
+#define EXPERTS(D)                                                                                                                           \
+  extern "C" __global__ void __launch_bounds__(Layout<D>::THREADS, 2) experts_w4_store_##D(const Experts p) { coded<W4, D, Out::Store>(p); } \
+  extern "C" __global__ void __launch_bounds__(Layout<D>::THREADS, 2) experts_w4_glu_##D(const Experts p) { coded<W4, D, Out::Glu>(p); }     \
+  extern "C" __global__ void __launch_bounds__(Layout<D>::THREADS, 2) experts_w8_store_##D(const Experts p) { coded<W8, D, Out::Store>(p); } \
+  extern "C" __global__ void __launch_bounds__(Layout<D>::THREADS, 2) experts_w8_glu_##D(const Experts p) { coded<W8, D, Out::Glu>(p); }
+
+GEMMS(16)
+GEMMS(64)
+GEMMS(128)
+EXPERTS(16)
+EXPERTS(64)

@@ -16,7 +16,6 @@
 //             from the second-level cache; 64 rows would cost more clocks than the weights. No card has checked this estimate
 #include "e4m3.cuh"
 #include "experts.cuh"
-#include "gemm_kernels.cuh"
 #include "gemm_pipeline.cuh"
 
 struct Scales {
@@ -154,5 +153,17 @@ __device__ __forceinline__ void codes(const Fp8Experts& p) {
   if (choose_expert(p.experts, own.gemm)) codes<TM, OUT, false>(own);
 }
 
-GEMM_KERNELS(gemm_fp8, Fp8, 2, codes<TM, OUT>)
-EXPERTS_KERNELS(experts_fp8, Fp8Experts, 2, codes<TM, OUT>)
+#define GEMMS(D)                                                                                                                \
+  extern "C" __global__ void __launch_bounds__(Layout<D>::THREADS) gemm_fp8_store_##D(const Fp8 p) { codes<D, Out::Store>(p); } \
+  extern "C" __global__ void __launch_bounds__(Layout<D>::THREADS) gemm_fp8_add_##D(const Fp8 p) { codes<D, Out::Add>(p); }     \
+  extern "C" __global__ void __launch_bounds__(Layout<D>::THREADS) gemm_fp8_glu_##D(const Fp8 p) { codes<D, Out::Glu>(p); }
+
+#define EXPERTS(D)                                                                                                                           \
+  extern "C" __global__ void __launch_bounds__(Layout<D>::THREADS, 2) experts_fp8_store_##D(const Fp8Experts p) { codes<D, Out::Store>(p); } \
+  extern "C" __global__ void __launch_bounds__(Layout<D>::THREADS, 2) experts_fp8_glu_##D(const Fp8Experts p) { codes<D, Out::Glu>(p); }
+
+GEMMS(16)
+GEMMS(64)
+GEMMS(128)
+EXPERTS(16)
+EXPERTS(64)

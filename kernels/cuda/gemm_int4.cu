@@ -11,7 +11,6 @@
 //   in flight at up to 16 rows: 7 stages of 2 KiB of codes a block and 1.9 to 3.4 blocks an SM of an H200 at 8B shapes: 27 to 48 KiB, where
 //             4.8 TB/s through 132 SMs at 0.8 us take 29 KiB
 #include "gemm_coded.cuh"
-#include "gemm_kernels.cuh"
 
 template <int SUMMED, class L>
 struct Int4 {
@@ -62,7 +61,22 @@ using Int4By32 = Int4<32, L>;
 template <class L>
 using Int4By64 = Int4<64, L>;
 
-GEMM_KERNELS(gemm_int4_32, Gemm, 2, coded<Int4By32, TM, OUT>)
-GEMM_KERNELS(gemm_int4_64, Gemm, 2, coded<Int4By64, TM, OUT>)
-EXPERTS_KERNELS(experts_int4_32, Experts, 2, coded<Int4By32, TM, OUT>)
-EXPERTS_KERNELS(experts_int4_64, Experts, 2, coded<Int4By64, TM, OUT>)
+#define GEMMS(D)                                                                                                                               \
+  extern "C" __global__ void __launch_bounds__(Layout<D>::THREADS) gemm_int4_32_store_##D(const Gemm p) { coded<Int4By32, D, Out::Store>(p); } \
+  extern "C" __global__ void __launch_bounds__(Layout<D>::THREADS) gemm_int4_32_add_##D(const Gemm p) { coded<Int4By32, D, Out::Add>(p); }     \
+  extern "C" __global__ void __launch_bounds__(Layout<D>::THREADS) gemm_int4_32_glu_##D(const Gemm p) { coded<Int4By32, D, Out::Glu>(p); }     \
+  extern "C" __global__ void __launch_bounds__(Layout<D>::THREADS) gemm_int4_64_store_##D(const Gemm p) { coded<Int4By64, D, Out::Store>(p); } \
+  extern "C" __global__ void __launch_bounds__(Layout<D>::THREADS) gemm_int4_64_add_##D(const Gemm p) { coded<Int4By64, D, Out::Add>(p); }     \
+  extern "C" __global__ void __launch_bounds__(Layout<D>::THREADS) gemm_int4_64_glu_##D(const Gemm p) { coded<Int4By64, D, Out::Glu>(p); }
+
+#define EXPERTS(D)                                                                                                                                      \
+  extern "C" __global__ void __launch_bounds__(Layout<D>::THREADS, 2) experts_int4_32_store_##D(const Experts p) { coded<Int4By32, D, Out::Store>(p); } \
+  extern "C" __global__ void __launch_bounds__(Layout<D>::THREADS, 2) experts_int4_32_glu_##D(const Experts p) { coded<Int4By32, D, Out::Glu>(p); }     \
+  extern "C" __global__ void __launch_bounds__(Layout<D>::THREADS, 2) experts_int4_64_store_##D(const Experts p) { coded<Int4By64, D, Out::Store>(p); } \
+  extern "C" __global__ void __launch_bounds__(Layout<D>::THREADS, 2) experts_int4_64_glu_##D(const Experts p) { coded<Int4By64, D, Out::Glu>(p); }
+
+GEMMS(16)
+GEMMS(64)
+GEMMS(128)
+EXPERTS(16)
+EXPERTS(64)

@@ -13,7 +13,6 @@
 //   in flight at up to 16 rows: 7 stages of 2.25 KiB a block or 5 of 3.3, 1.9 to 3.4 blocks an SM of an H200 at 8B shapes: 30 KiB or more,
 //             where 4.8 TB/s through 132 SMs at 0.8 us take 29 KiB
 #include "gemm_coded.cuh"
-#include "gemm_kernels.cuh"
 #include "super_blocks.cuh"
 
 constexpr int SUPER = 256, SUPER_SHIFT = 2;  // stages in a super-block, as a power of two
@@ -117,7 +116,22 @@ struct Q6K {
   };
 };
 
-GEMM_KERNELS(gemm_q4k, Gemm, 2, coded<Q4K, TM, OUT>)
-GEMM_KERNELS(gemm_q6k, Gemm, 2, coded<Q6K, TM, OUT>)
-EXPERTS_KERNELS(experts_q4k, Experts, 2, coded<Q4K, TM, OUT>)
-EXPERTS_KERNELS(experts_q6k, Experts, 2, coded<Q6K, TM, OUT>)
+#define GEMMS(D)                                                                                                                      \
+  extern "C" __global__ void __launch_bounds__(Layout<D>::THREADS) gemm_q4k_store_##D(const Gemm p) { coded<Q4K, D, Out::Store>(p); } \
+  extern "C" __global__ void __launch_bounds__(Layout<D>::THREADS) gemm_q4k_add_##D(const Gemm p) { coded<Q4K, D, Out::Add>(p); }     \
+  extern "C" __global__ void __launch_bounds__(Layout<D>::THREADS) gemm_q4k_glu_##D(const Gemm p) { coded<Q4K, D, Out::Glu>(p); }     \
+  extern "C" __global__ void __launch_bounds__(Layout<D>::THREADS) gemm_q6k_store_##D(const Gemm p) { coded<Q6K, D, Out::Store>(p); } \
+  extern "C" __global__ void __launch_bounds__(Layout<D>::THREADS) gemm_q6k_add_##D(const Gemm p) { coded<Q6K, D, Out::Add>(p); }     \
+  extern "C" __global__ void __launch_bounds__(Layout<D>::THREADS) gemm_q6k_glu_##D(const Gemm p) { coded<Q6K, D, Out::Glu>(p); }
+
+#define EXPERTS(D)                                                                                                                             \
+  extern "C" __global__ void __launch_bounds__(Layout<D>::THREADS, 2) experts_q4k_store_##D(const Experts p) { coded<Q4K, D, Out::Store>(p); } \
+  extern "C" __global__ void __launch_bounds__(Layout<D>::THREADS, 2) experts_q4k_glu_##D(const Experts p) { coded<Q4K, D, Out::Glu>(p); }     \
+  extern "C" __global__ void __launch_bounds__(Layout<D>::THREADS, 2) experts_q6k_store_##D(const Experts p) { coded<Q6K, D, Out::Store>(p); } \
+  extern "C" __global__ void __launch_bounds__(Layout<D>::THREADS, 2) experts_q6k_glu_##D(const Experts p) { coded<Q6K, D, Out::Glu>(p); }
+
+GEMMS(16)
+GEMMS(64)
+GEMMS(128)
+EXPERTS(16)
+EXPERTS(64)

@@ -33,13 +33,6 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "emit",
     ),
     mutant(
-        "include/gemm_kernels.cuh",
-        "what is added replaces what it is added to",
-        "(NAME##_add, ROWS, Add,",
-        "(NAME##_add, ROWS, Store,",
-        "dense",
-    ),
-    mutant(
         "include/gemm_pipeline.cuh",
         "a wait is too short",
         "cp_async_wait<STAGES - 2>();",
